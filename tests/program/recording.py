@@ -26,6 +26,7 @@ from google.protobuf import json_format, struct_pb2
 from pulumi.runtime import mocks
 from pulumi.runtime import settings as runtime_settings
 from pulumi.runtime.config import set_all_config
+from pulumi.runtime.proto import resource_pb2
 
 Properties = dict[str, Any]
 Outputs = Callable[["Recorded"], Mapping[str, Any]]
@@ -46,7 +47,7 @@ class Recorded:
     """URN of the parent; empty for a child of the stack."""
     custom: bool
     provider: str
-    """`<urn>::<id>` of the explicit provider; empty when there is none (an error in this program)."""
+    """`<urn>::<id>` of the explicit provider; empty: none (an error in this program)."""
     inputs: Properties
     secrets: frozenset[str]
     """Paths of secret inputs as Pulumi writes them: `userData`, `environment.CA`, `stringData`."""
@@ -83,7 +84,7 @@ class Recording:
         return iter(self.resources)
 
     def all(self, type_: str) -> list[Recorded]:
-        """Every resource whose type token ends with `type_` (`Server`, `hcloud:index/server:Server`)."""
+        """Every resource of that type: `Server`, or the whole token."""
         return [r for r in self.resources if r.type == type_ or r.type.endswith(f":{type_}")]
 
     def one(self, type_: str, name: str | None = None) -> Recorded:
@@ -123,7 +124,7 @@ def no_calls(token: str, _: Properties) -> Mapping[str, Any]:
     raise AssertionError(f"unexpected invoke {token}")
 
 
-class _Monitor(mocks.MockMonitor):  # type: ignore[misc]  # pulumi.runtime is untyped for mypy
+class _Monitor(mocks.MockMonitor):
     def __init__(self, recording: Recording, outputs: Outputs, call: Call) -> None:
         super().__init__(_Nothing())
         self._recording, self._outputs, self._call = recording, outputs, call
@@ -134,12 +135,12 @@ class _Monitor(mocks.MockMonitor):  # type: ignore[misc]  # pulumi.runtime is un
         arguments, _ = _plain(json_format.MessageToDict(request.args))
         self._recording.calls.append((request.tok, arguments, request.provider))
         answer = dict(self._call(request.tok, arguments))
-        return mocks.resource_pb2.ResourceInvokeResponse(**{"return": _struct(answer)})
+        return resource_pb2.ResourceInvokeResponse(**{"return": _struct(answer)})
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (gRPC's name)
         urn = self.make_urn(request.parent, request.type, request.name)
         if request.type == "pulumi:pulumi:Stack":
-            return mocks.resource_pb2.RegisterResourceResponse(urn=urn)
+            return resource_pb2.RegisterResourceResponse(urn=urn)
         parent = request.parent
         inputs, secrets = _plain(json_format.MessageToDict(request.object))
         trigger = None
@@ -183,15 +184,15 @@ class _Monitor(mocks.MockMonitor):  # type: ignore[misc]  # pulumi.runtime is un
             self._recording.resources.append(recorded)
             self.resources[urn] = self.ResourceRegistration(urn, identity, recorded.outputs)
         answer = _struct(_marked(recorded.outputs, recorded))
-        return mocks.resource_pb2.RegisterResourceResponse(urn=urn, id=identity, object=answer)
+        return resource_pb2.RegisterResourceResponse(urn=urn, id=identity, object=answer)
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802 (gRPC's name)
         plain, _ = _plain(json_format.MessageToDict(request.outputs))
         self._recording.component_outputs[request.urn] = plain
-        return super().RegisterResourceOutputs(request)
+        return super().RegisterResourceOutputs(request)  # type: ignore[no-untyped-call]  # the SDK's
 
 
-class _Nothing(mocks.Mocks):  # type: ignore[misc]  # pulumi.runtime is untyped for mypy
+class _Nothing(mocks.Mocks):
     """`_Monitor` answers by itself."""
 
     def call(self, args: Any) -> Any:
@@ -247,16 +248,16 @@ def record(
 ) -> Recording:
     """Runs `program` to its end and returns what it declared; raises what it raises.
 
-    `outputs` adds a resource's computed outputs (camelCase: `{"ipAddress": "203.0.113.1"}`); ids are
-    "1", "2", …. `call` answers invokes. With `preview=True` outputs that the monitor does not return
-    are unknown, as in a first `pulumi preview`.
+    `outputs` adds a resource's computed outputs (camelCase: `{"ipAddress": "203.0.113.1"}`); ids
+    are "1", "2", …. `call` answers invokes. With `preview=True` outputs that the monitor does not
+    return are unknown, as in a first `pulumi preview`.
     """
     recording = Recording()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
         runtime_settings.configure(runtime_settings.Settings(project=project, stack=stack))
-        runtime_settings.set_root_resource(None)
+        runtime_settings.set_root_resource(None)  # type: ignore[arg-type]  # as it is at first
         monitor = _Monitor(recording, outputs, call)
         mocks.set_mocks(_Nothing(), project=project, stack=stack, preview=preview, monitor=monitor)
         set_all_config(dict(config or {}))
@@ -266,7 +267,7 @@ def record(
             exports = getattr(runtime_settings.get_root_resource(), "outputs", {})
             return pulumi.Output.all(**exports).apply(recording.exports.update)
 
-        pulumi.runtime.test(run)()
+        pulumi.runtime.test(run)()  # type: ignore[no-untyped-call]  # the SDK's
     finally:
         with suppress(RuntimeError):
             loop.close()
