@@ -1,0 +1,368 @@
+"""`python -m rehearsal`: the CLI's verbs over the rehearsal's engine, and the rehearsal's own.
+
+Without a verb it is the guided rehearsal: preview, up, a second preview, and a page of what now runs.
+Exit codes: 0 done; 1 refused or failed (the cause is on the terminal); 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rehearsal import serve
+from rehearsal.display import Terminal, Tree, mask, preview_digest
+from rehearsal.engine.deployment import Deployment, EngineError, Project, Result
+from rehearsal.engine.events import Event
+from rehearsal.engine.state import Backend
+from rehearsal.engine.values import Secret
+from rehearsal.home import REPOSITORY, Home
+from rehearsal.lose import lose
+from rehearsal.page import print_page
+
+STACK = "rehearsal"
+# Wide enough for the tree where nobody tells a width (pipes, CI).
+PLAIN_WIDTH = 140
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = parser().parse_args(arguments)
+    console = Console(
+        soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH
+    )
+    verb: Callable[[argparse.Namespace, Console], int] = options.verb
+    try:
+        return verb(options, console)
+    except (EngineError, serve.ServeError) as refusal:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            Text("error: ", style="red") + Text(str(refusal))
+        )
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    except BrokenPipeError:  # `… | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m rehearsal",
+        description="The whole production on this machine. Without a verb: preview, deploy, "
+        "preview again, and show what runs.",
+    )
+    top.set_defaults(verb=guided, stack=STACK, parallel=16, target=[])
+    verbs = top.add_subparsers(title="verbs", metavar="")
+
+    def add(name: str, verb: Callable[[argparse.Namespace, Console], int], help_: str) -> Any:
+        sub = verbs.add_parser(name, help=help_, description=help_)
+        sub.set_defaults(verb=verb)
+        return sub
+
+    def add_stack(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("-s", "--stack", default=STACK, help="the stack's name (%(default)s)")
+
+    def add_run(sub: argparse.ArgumentParser, *, changes: bool) -> None:
+        add_stack(sub)
+        sub.add_argument("--diff", action="store_true", help="show old → new for each property")
+        sub.add_argument("--parallel", type=positive, default=16, metavar="N")
+        sub.add_argument("--target", action="append", default=[], metavar="URN")
+        if changes:
+            sub.add_argument("-y", "--yes", action="store_true", help="do not ask")
+            sub.add_argument("-f", "--skip-preview", action="store_true")
+
+    preview_ = add("preview", preview, "show what `up` would change")
+    add_run(preview_, changes=False)
+    preview_.add_argument("-j", "--json", action="store_true", help="the CLI's preview digest")
+    preview_.add_argument("--expect-no-changes", action="store_true", help="exit 1 on any change")
+    add_run(add("up", up, "make it so"), changes=True)
+    add_run(add("refresh", refresh, "compare the state with the world"), changes=True)
+    add_run(add("destroy", destroy, "delete everything that the stack has made"), changes=True)
+
+    stack = add("stack", lambda *_: top.error("stack needs a verb: see --help"), "look at the state")
+    stack_verbs = stack.add_subparsers(title="verbs", metavar="", required=True)
+    for name, verb, help_ in (
+        ("export", stack_export, "print the checkpoint; secrets stay encrypted"),
+        ("import", stack_import, "replace the checkpoint"),
+        ("output", stack_output, "print the outputs, or one of them"),
+        ("history", stack_history, "print the past updates"),
+    ):
+        sub = stack_verbs.add_parser(name, help=help_, description=help_)
+        sub.set_defaults(verb=verb)
+        add_stack(sub)
+        if name in ("export", "import"):
+            sub.add_argument("--file", metavar="FILE", help="instead of standard input or output")
+        if name in ("output", "history"):
+            sub.add_argument("-j", "--json", action="store_true")
+        if name == "output":
+            sub.add_argument("name", nargs="?")
+            sub.add_argument("--show-secrets", action="store_true")
+
+    add_stack(add("cancel", cancel, "remove the lock of a run that is no more"))
+    add("serve", serve_verb, "serve the stand-ins until Ctrl-C; prints the environment for pulumi")
+    add("down", down, "end every process, keep the state")
+    add("reset", reset, "end every process, forget the state and the stand-ins' contents")
+    lose_ = add("lose", lose_verb, "lose something behind the program's back")
+    lose_.add_argument("what", choices=["server", "servers", "state"])
+    lose_.add_argument("name", nargs="?", help="the server's name")
+    add_stack(lose_)
+    return top
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+# --- the engine's verbs -------------------------------------------------------------------------
+
+
+def deployment(options: argparse.Namespace, console: Console, *, world: bool = True) -> Deployment:
+    """The stack's engine; with `world`, the stand-ins are started and told to the providers."""
+    home = Home.current()
+    if world:
+        serve.ensure_serving(home, lambda line: console.print(Text(line, style="dim")))
+        for key, value in serve.environment(home).items():
+            if key.startswith("PULUMI_"):
+                os.environ.setdefault(key, value)
+            else:
+                os.environ[key] = value
+    elif options.stack == STACK and "PULUMI_CONFIG_PASSPHRASE_FILE" not in os.environ:
+        os.environ.setdefault("PULUMI_CONFIG_PASSPHRASE", serve.PASSPHRASE)
+    return Deployment(
+        Project.load(REPOSITORY),
+        options.stack,
+        Backend(home.state),
+        parallel=getattr(options, "parallel", 16),
+    )
+
+
+Run = Callable[..., Result]
+
+
+def watch(
+    run: Run, title: str, options: argparse.Namespace, console: Console, *, dry_run: bool, **more: Any
+) -> Result:
+    """Runs one verb under the display. The first Ctrl-C stops it in order, the second at once."""
+    cancelled = threading.Event()
+
+    def interrupted(_signal: int, _frame: object) -> None:
+        if cancelled.is_set():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt
+        cancelled.set()
+        console.print(Text("stopping: what has begun is finished first; Ctrl-C again to kill"))
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        diff = getattr(options, "diff", False)
+        with Terminal(console, f"{title} ({options.stack})", dry_run=dry_run, diff=diff) as show:
+            return run(show, targets=options.target, cancelled=cancelled, **more)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def preview(options: argparse.Namespace, console: Console) -> int:
+    engine = deployment(options, Console(stderr=True) if options.json else console)
+    if options.json:
+        tree = Tree()
+        result = engine.preview(tree.take, targets=options.target)
+        print(json.dumps(preview_digest(tree), indent=4))
+    else:
+        result = watch(engine.preview, "Previewing", options, console, dry_run=True)
+    if result.ok and options.expect_no_changes and changes(result):
+        print("error: no changes were expected but changes would be made", file=sys.stderr)
+        return 1
+    return 0 if result.ok else 1
+
+
+def changes(result: Result) -> int:
+    return sum(count for op, count in result.changes.items() if op != "same")
+
+
+def confirmed(options: argparse.Namespace, console: Console, question: str) -> bool:
+    if options.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise EngineError("without a terminal nobody can be asked: pass --yes to go on")
+    console.print()
+    return console.input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def changing(
+    verb: str, title: str, question: str, options: argparse.Namespace, console: Console
+) -> int:
+    """Preview, question, run: the way that each changing verb of the CLI goes."""
+    engine = deployment(options, console)
+    if not options.skip_preview:
+        rehearse: Run = engine.preview if verb == "up" else getattr(engine, verb)
+        more = {} if verb == "up" else {"dry_run": True}
+        planned = watch(rehearse, "Previewing " + verb, options, console, dry_run=True, **more)
+        if not planned.ok:
+            return 1
+    if not confirmed(options, console, question):
+        console.print("nothing was changed")
+        return 1
+    if not options.skip_preview:
+        console.print()
+    result = watch(getattr(engine, verb), title, options, console, dry_run=False)
+    return 0 if result.ok else 1
+
+
+def up(options: argparse.Namespace, console: Console) -> int:
+    return changing("up", "Updating", "Do it?", options, console)
+
+
+def refresh(options: argparse.Namespace, console: Console) -> int:
+    return changing("refresh", "Refreshing", "Write this into the state?", options, console)
+
+
+def destroy(options: argparse.Namespace, console: Console) -> int:
+    return changing("destroy", "Destroying", "Delete all of it?", options, console)
+
+
+def stack_export(options: argparse.Namespace, console: Console) -> int:
+    text = json.dumps(deployment(options, console, world=False).export(), indent=4)
+    if options.file:
+        Path(options.file).write_text(text + "\n")
+    else:
+        print(text)
+    return 0
+
+
+def stack_import(options: argparse.Namespace, console: Console) -> int:
+    name = options.file or "standard input"
+    try:
+        text = Path(options.file).read_text() if options.file else sys.stdin.read()
+        exported = json.loads(text)
+    except (OSError, ValueError) as cause:
+        raise EngineError(f"{name} is no exported stack: {cause}") from None
+    deployment(options, console, world=False).import_(exported)
+    console.print(f"the stack {options.stack} is now what {name} says")
+    return 0
+
+
+def stack_output(options: argparse.Namespace, console: Console) -> int:
+    outputs = deployment(options, console, world=False).outputs()
+    shown = {key: reveal(value) if options.show_secrets else mask(value) for key, value in outputs.items()}
+    if options.name is None:
+        if options.json:
+            print(json.dumps(shown, indent=4))
+        else:
+            for key, value in sorted(shown.items()):
+                print(f"{key:<16}  {value if isinstance(value, str) else json.dumps(value)}")
+        return 0
+    if options.name not in shown:
+        known = ", ".join(sorted(shown)) or "none yet: run `up` first"
+        raise EngineError(f"the stack {options.stack} has no output {options.name!r} ({known})")
+    value = shown[options.name]
+    print(value if isinstance(value, str) and not options.json else json.dumps(value))
+    return 0
+
+
+def reveal(value: Any) -> Any:
+    if isinstance(value, Secret):
+        return reveal(value.value)
+    if isinstance(value, dict):
+        return {key: reveal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [reveal(item) for item in value]
+    return value
+
+
+def stack_history(options: argparse.Namespace, console: Console) -> int:
+    updates = deployment(options, console, world=False).history()
+    if options.json:
+        print(json.dumps(updates, indent=4))
+        return 0
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("Started", "Verb", "Result", "Changes"):
+        table.add_column(column)
+    for update in updates:
+        counts = ", ".join(f"{n} {op}" for op, n in sorted(update["resourceChanges"].items()))
+        table.add_row(when(update["startTime"]), update["kind"], update["result"], counts)
+    console.print(table)
+    return 0
+
+
+def when(seconds: float) -> str:
+    from datetime import datetime
+
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def cancel(options: argparse.Namespace, console: Console) -> int:
+    deployment(options, console, world=False).cancel()
+    console.print(f"the lock of {options.stack} is removed")
+    return 0
+
+
+# --- the rehearsal's own verbs ------------------------------------------------------------------
+
+
+def guided(options: argparse.Namespace, console: Console) -> int:
+    options.yes = True
+    home = Home.current()
+    engine = deployment(options, console)
+    if not watch(engine.preview, "1  Previewing", options, console, dry_run=True).ok:
+        return 1
+    console.print()
+    if not watch(engine.up, "2  Updating", options, console, dry_run=False).ok:
+        console.print("\nnothing is lost: mend the cause and run `make rehearse` again")
+        return 1
+    console.print()
+    again = watch(engine.preview, "3  Previewing again", options, console, dry_run=True)
+    if not again.ok:
+        return 1
+    if changes(again):
+        console.print(Text("error: the second preview should be empty", style="red"))
+        return 1
+    console.print()
+    print_page(console, engine, home)
+    return 0
+
+
+def serve_verb(_options: argparse.Namespace, console: Console) -> int:
+    home = Home.current()
+
+    def ready() -> None:
+        console.print("The stand-ins of Hetzner and Cloudflare answer on this machine.")
+        console.print("With the Pulumi CLI, in another terminal:\n")
+        for key, value in serve.environment(home).items():
+            console.print(f"  export {key}={value}", soft_wrap=True)
+        console.print("  pulumi stack select --create rehearsal && pulumi up -s rehearsal")
+        console.print("\nCtrl-C ends them; their contents stay until `make reset`.")
+
+    serve.serve(home, ready)
+    return 0
+
+
+def down(_options: argparse.Namespace, console: Console) -> int:
+    ended = serve.down(Home.current())
+    console.print(f"{ended} processes ended, the state is kept" if ended else "nothing was running")
+    return 0
+
+
+def reset(_options: argparse.Namespace, console: Console) -> int:
+    home = Home.current()
+    serve.reset(home)
+    console.print(f"{home.root} is forgotten")
+    return 0
+
+
+def lose_verb(options: argparse.Namespace, console: Console) -> int:
+    if options.what == "server" and not options.name:
+        raise EngineError("which server? python -m rehearsal lose server honeydue-2")
+    console.print(lose(Home.current(), options.what, options.name, options.stack))
+    return 0
