@@ -86,7 +86,13 @@ class Provider(Protocol):
         """Validates and normalises inputs (defaults, auto-names); unknown types or properties fail."""
 
     def diff(self, type_: str, id: str, old_inputs: Properties, old_outputs: Properties, new_inputs: Properties) -> Diff:
-        """Compares by the vendor's rules. `new_inputs` may hold UNKNOWN (counts as changed)."""
+        """Compares by the vendor's rules. `new_inputs` may hold UNKNOWN (counts as changed).
+
+        `type_` is `pulumi:providers:<package>` when the provider's own configuration changed (the
+        protocol's DiffConfig): `replaces` then means that every resource of this provider must be
+        replaced too (the Kubernetes provider without a `cluster_identifier`). It is asked only when the
+        inputs differ; every other method is called with the package's own types only.
+        """
 
     def create(self, type_: str, inputs: Properties, ctx: Context) -> tuple[str, Properties]:
         """Makes it and returns (id, outputs). With `ctx.dry_run`: makes nothing, returns ("", outputs
