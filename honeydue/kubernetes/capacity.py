@@ -1,0 +1,74 @@
+"""Does production still fit when one of three nodes is gone? Plain arithmetic, held by a test.
+
+Memory is the bound that kills (a request that fits nowhere stays Pending); CPU requests are counted
+the same way. Sizes in MiB and thousandths of a core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from honeydue.kubernetes.catalogue import REDIS, WORKLOADS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What one pod asks of its node."""
+
+    owner: str
+    cpu_millis: int
+    memory_mib: int
+
+
+# CX33: 4 vCPU, 8 GB, of which Linux shows about 7,700 MiB.
+NODE: Final = Need(owner="cx33", cpu_millis=4000, memory_mib=7700)
+
+# On every node, whatever is scheduled. K3s' own requirements for a server with etcd and this load
+# are 2 vCPU-quarters and about 1.6 GB; the rest is the OS, containerd and the page cache etcd
+# wants.
+PER_NODE: Final = (
+    Need(owner="system", cpu_millis=1000, memory_mib=2560),
+    Need(owner="traefik", cpu_millis=100, memory_mib=256),
+)
+
+# K3s' packaged pods; their requests are 100m/70Mi (CoreDNS, metrics-server) and none (local-path).
+ADD_ONS: Final = (
+    Need(owner="coredns", cpu_millis=100, memory_mib=170),
+    Need(owner="metrics-server", cpu_millis=100, memory_mib=70),
+    Need(owner="local-path-provisioner", cpu_millis=50, memory_mib=64),
+)
+
+
+def pods(*, rollout: bool) -> list[Need]:
+    """Every pod of the namespace, one entry each; during a rollout with each workload's surge."""
+    needs = [Need(owner=REDIS.name, cpu_millis=REDIS.cpu_millis, memory_mib=REDIS.memory_mib)]
+    for workload in WORKLOADS:
+        count = workload.replicas + (workload.surge if rollout else 0)
+        needs += [
+            Need(
+                owner=workload.name,
+                cpu_millis=workload.cpu_millis,
+                memory_mib=workload.memory_mib,
+            )
+        ] * count
+    return needs
+
+
+def fits(needs: list[Need], *, nodes: int) -> bool:
+    """Whether first-fit-decreasing finds a place for each pod on that many nodes.
+
+    The scheduler spreads rather than packs, so this is a bound on what is possible, not a forecast;
+    the test therefore also demands slack.
+    """
+    cpu = [NODE.cpu_millis - sum(n.cpu_millis for n in PER_NODE)] * nodes
+    memory = [NODE.memory_mib - sum(n.memory_mib for n in PER_NODE)] * nodes
+    for need in sorted(needs, key=lambda n: n.memory_mib, reverse=True):
+        for node in range(nodes):
+            if cpu[node] >= need.cpu_millis and memory[node] >= need.memory_mib:
+                cpu[node] -= need.cpu_millis
+                memory[node] -= need.memory_mib
+                break
+        else:
+            return False
+    return True

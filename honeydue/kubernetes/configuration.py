@@ -1,0 +1,134 @@
+"""What the application reads: a ConfigMap and a Secret named by their content (docs/adr/0004)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_random as random
+from pulumi_kubernetes import core
+
+from honeydue.kubernetes.catalogue import PULL_SECRET, labels
+from honeydue.kubernetes.hashing import content_hash, keyed_hash
+from honeydue.kubernetes.namespace import Namespace
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigurationArgs:
+    """`environment` and `secrets` become the pods' environment, key by key.
+
+    `secrets` may hold outputs (the address of the in-cluster Redis has its generated password in
+    it).
+    """
+
+    namespace: Namespace
+    environment: Mapping[str, str]
+    secrets: Mapping[str, pulumi.Input[str]]
+    registry_server: str
+    registry_username: str
+    registry_token: pulumi.Input[str]
+
+
+class Configuration(pulumi.ComponentResource):
+    """`honeydue-config-<hash>`, `honeydue-secrets-<hash>` and the pull secret.
+
+    Both are immutable. New content is a new name, made before the Deployments roll to it, and the
+    roll is Kubernetes' own: nobody has to remember `kubectl rollout restart`.
+    """
+
+    config: pulumi.Output[str]
+    """Name of the ConfigMap."""
+    secrets: pulumi.Output[str]
+    """Name of the Secret. Unknown in the very first preview, when its key does not exist yet."""
+
+    def __init__(
+        self, name: str, args: ConfigurationArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("honeydue:kubernetes:Configuration", name, None, opts)
+        both = sorted(args.environment.keys() & args.secrets.keys())
+        if both:
+            raise pulumi.RunError(
+                f"set both as plain configuration and as a secret: {', '.join(both)}; "
+                "remove the key from the env file (or its secret counterpart)"
+            )
+        mortal = pulumi.ResourceOptions(
+            parent=self,
+            # Dies with the namespace; a destroy, or a rebuild, need not reach for it first.
+            deleted_with=args.namespace.resource,
+        )
+        kept = pulumi.ResourceOptions.merge(
+            mortal,
+            pulumi.ResourceOptions(
+                # Earlier revisions' ReplicaSets still name it: `kubectl rollout undo` must find it.
+                retain_on_delete=True,
+            ),
+        )
+        config = core.v1.ConfigMap(
+            f"{name}-config",
+            metadata={
+                "name": f"honeydue-config-{content_hash(args.environment)}",
+                "namespace": args.namespace.namespace,
+                "labels": labels("configuration"),
+            },
+            immutable=True,
+            data=args.environment,
+            opts=kept,
+        )
+        # The key is random and stays in the state, encrypted. Losing it costs one rollout.
+        key = random.RandomPassword(
+            f"{name}-name-key",
+            length=48,
+            special=False,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        plain = pulumi.Output.secret(pulumi.Output.all(**args.secrets))
+        digest = pulumi.Output.all(plain, key.result).apply(lambda pair: keyed_hash(*pair))
+        secrets = core.v1.Secret(
+            f"{name}-secrets",
+            metadata={
+                # Forty bits of an HMAC say nothing about what was hashed, and a name that is marked
+                # secret would hide every Deployment's diff.
+                "name": pulumi.Output.unsecret(pulumi.Output.concat("honeydue-secrets-", digest)),
+                "namespace": args.namespace.namespace,
+                "labels": labels("configuration"),
+            },
+            immutable=True,
+            type="Opaque",
+            data=plain.apply(lambda all_: {k: _base64(v) for k, v in all_.items()}),
+            opts=kept,
+        )
+        # Its name is fixed and its content is not: a rotated token must reach the pods of every
+        # revision without rolling one of them (the provider has `enable_secret_mutable` for it).
+        core.v1.Secret(
+            f"{name}-pull",
+            metadata={
+                "name": PULL_SECRET,
+                "namespace": args.namespace.namespace,
+                "labels": labels("configuration"),
+            },
+            type="kubernetes.io/dockerconfigjson",
+            data={
+                ".dockerconfigjson": pulumi.Output.secret(args.registry_token).apply(
+                    lambda token: _base64(
+                        docker_config(args.registry_server, args.registry_username, token)
+                    )
+                )
+            },
+            opts=mortal,
+        )
+        self.config = config.metadata.apply(lambda made: str(made["name"]))
+        self.secrets = secrets.metadata.apply(lambda made: str(made["name"]))
+        self.register_outputs({"config": self.config, "secrets": self.secrets})
+
+
+def docker_config(server: str, username: str, token: str) -> str:
+    """The JSON of `~/.docker/config.json` that kubelet reads: one registry, one login."""
+    login = {"username": username, "password": token, "auth": _base64(f"{username}:{token}")}
+    return json.dumps({"auths": {server: login}}, sort_keys=True)
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

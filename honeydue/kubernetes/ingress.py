@@ -1,0 +1,129 @@
+"""Which name leads to which Service."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pulumi
+from pulumi_kubernetes import core, networking
+
+from honeydue.kubernetes.catalogue import labels
+from honeydue.kubernetes.namespace import Namespace
+
+TLS_SECRET: Final = "honeydue-origin-tls"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginCertificate:
+    """Cloudflare's Origin CA certificate for the zone and its private key, both PEM."""
+
+    certificate: pulumi.Input[str]
+    private_key: pulumi.Input[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngressArgs:
+    """The three names. `certificate`: only in `strict` mode; without it the origin speaks http."""
+
+    namespace: Namespace
+    api: str
+    admin: str
+    landing: str
+    certificate: OriginCertificate | None
+
+
+class Ingress(pulumi.ComponentResource):
+    """One plain Ingress; in `strict` mode with the origin's certificate."""
+
+    def __init__(
+        self, name: str, args: IngressArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("honeydue:kubernetes:Ingress", name, None, opts)
+        child = pulumi.ResourceOptions(
+            parent=self,
+            # Dies with the namespace; a destroy, or a rebuild, need not reach for it first.
+            deleted_with=args.namespace.resource,
+        )
+        if args.certificate is not None:
+            core.v1.Secret(
+                f"{name}-tls",
+                metadata={
+                    "name": TLS_SECRET,
+                    "namespace": args.namespace.namespace,
+                    "labels": labels("ingress"),
+                },
+                type="kubernetes.io/tls",
+                data={
+                    "tls.crt": pulumi.Output.from_input(args.certificate.certificate).apply(
+                        _base64
+                    ),
+                    "tls.key": pulumi.Output.secret(args.certificate.private_key).apply(_base64),
+                },
+                opts=child,
+            )
+        networking.v1.Ingress(
+            name,
+            **ingress(
+                namespace=args.namespace.namespace,
+                api=args.api,
+                admin=args.admin,
+                landing=args.landing,
+                tls=args.certificate is not None,
+            ),
+            opts=child,
+        )
+        self.register_outputs({})
+
+
+def ingress(
+    *, namespace: pulumi.Input[str], api: str, admin: str, landing: str, tls: bool
+) -> dict[str, Any]:
+    """Metadata and spec. Without `tls` the routers live on port 80 alone, with it on 443 alone.
+
+    The landing page is served by the api. No middleware: a redirect to https at the origin would
+    loop for ever under Cloudflare's flexible mode.
+    """
+    services = {api: "api", landing: "api", admin: "admin"}
+    annotations = {
+        "traefik.ingress.kubernetes.io/router.entrypoints": "websecure" if tls else "web",
+        # Pulumi would wait for a load balancer's address, which Traefik in the host's network,
+        # without a Service, never publishes; the records in DNS point at the nodes themselves.
+        "pulumi.com/skipAwait": "true",
+    }
+    if tls:
+        annotations["traefik.ingress.kubernetes.io/router.tls"] = "true"
+    spec: dict[str, Any] = {
+        "ingressClassName": "traefik",
+        "rules": [
+            {
+                "host": host,
+                "http": {
+                    "paths": [
+                        {
+                            "path": "/",
+                            "pathType": "Prefix",
+                            "backend": {"service": {"name": name, "port": {"name": "http"}}},
+                        }
+                    ]
+                },
+            }
+            for host, name in services.items()
+        ],
+    }
+    if tls:
+        spec["tls"] = [{"hosts": list(services), "secretName": TLS_SECRET}]
+    return {
+        "metadata": {
+            "name": "honeydue",
+            "namespace": namespace,
+            "labels": labels("ingress"),
+            "annotations": annotations,
+        },
+        "spec": spec,
+    }
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

@@ -1,0 +1,65 @@
+"""api, worker and admin: a Deployment each, and a Service for those that listen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_kubernetes import apps, core
+
+from honeydue.kubernetes.catalogue import ROLLOUT_SECONDS, WORKLOADS, deployment, service
+from honeydue.kubernetes.configuration import Configuration
+from honeydue.kubernetes.namespace import Namespace
+
+# The plugin gives up when Kubernetes does (the progress deadline), not before it.
+_PATIENCE = f"{ROLLOUT_SECONDS + 120}s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadsArgs:
+    """`images`: service → full reference. `after`: what must work before the first pod starts."""
+
+    namespace: Namespace
+    images: Mapping[str, str]
+    configuration: Configuration
+    after: tuple[pulumi.Resource, ...] = ()
+
+
+class Workloads(pulumi.ComponentResource):
+    """Everything in catalogue.WORKLOADS, waited for until it is rolled out."""
+
+    def __init__(
+        self, name: str, args: WorkloadsArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("honeydue:kubernetes:Workloads", name, None, opts)
+        child = pulumi.ResourceOptions(
+            parent=self,
+            # Dies with the namespace; a destroy, or a rebuild, need not reach for it first.
+            deleted_with=args.namespace.resource,
+            custom_timeouts=pulumi.CustomTimeouts(create=_PATIENCE, update=_PATIENCE),
+        )
+        for workload in WORKLOADS:
+            apps.v1.Deployment(
+                f"{name}-{workload.name}",
+                **deployment(
+                    workload,
+                    namespace=args.namespace.namespace,
+                    image=args.images[workload.name],
+                    config=args.configuration.config,
+                    secrets=args.configuration.secrets,
+                ),
+                opts=pulumi.ResourceOptions.merge(
+                    child,
+                    # The whole configuration, as the pull secret is used by name only.
+                    pulumi.ResourceOptions(depends_on=[args.configuration, *args.after]),
+                ),
+            )
+            if workload.port is not None:
+                # Waits for endpoints, and so for the Deployment beside it.
+                core.v1.Service(
+                    f"{name}-{workload.name}-service",
+                    **service(workload, namespace=args.namespace.namespace),
+                    opts=child,
+                )
+        self.register_outputs({})
