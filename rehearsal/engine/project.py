@@ -1,0 +1,152 @@
+"""`Pulumi.yaml` and `Pulumi.<stack>.yaml`: the project and the configuration of one stack."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rehearsal.engine.errors import EngineError
+from rehearsal.engine.secrets import Crypter
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as the CLI reads it (YAML 1.2): `yes` and `2026-01-01` are words, only true/false bools."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.load(path.read_text(), _Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise EngineError(f"{path}: no valid YAML: {error}") from error
+    if not isinstance(loaded or {}, dict):
+        raise EngineError(f"{path}: must be a mapping of keys to values")
+    return loaded or {}
+
+
+@dataclass(frozen=True)
+class Project:
+    """`Pulumi.yaml`: the project's name, its folder, and its own `config:` values."""
+
+    name: str
+    root: Path
+    config: dict[str, Any]  # fully qualified key -> value
+
+    @staticmethod
+    def load(folder: Path) -> Project:
+        """Reads `folder`/Pulumi.yaml; `EngineError` when it is missing or no Python project."""
+        path = folder / "Pulumi.yaml"
+        if not path.exists():
+            raise EngineError(f"no Pulumi.yaml in {folder}: run from the repository's root")
+        raw = _read(path)
+        runtime = raw.get("runtime")
+        language = runtime.get("name") if isinstance(runtime, dict) else runtime
+        if not raw.get("name") or language != "python":
+            raise EngineError(f"{path}: needs `name:` and `runtime: python`")
+        config = {}
+        for key, value in (raw.get("config") or {}).items():
+            if isinstance(value, dict) and (given := {"value", "default"} & value.keys()):
+                value = value[given.pop()]  # noqa: PLW2901 - unwrapped in place
+            elif isinstance(value, dict) and "type" in value:
+                continue  # declared without a default: a stack must set it, the program checks
+            config[_qualified(key, raw["name"])] = value
+        return Project(raw["name"], folder.resolve(), config)
+
+    def stack_file(self, stack: str) -> Path:
+        return self.root / f"Pulumi.{stack}.yaml"
+
+
+def _qualified(key: str, project: str) -> str:
+    return key if ":" in key else f"{project}:{key}"
+
+
+@dataclass(frozen=True)
+class StackFile:
+    """`Pulumi.<stack>.yaml` as it stands, secrets still encrypted."""
+
+    config: dict[str, Any]
+    salt: str | None
+
+    @staticmethod
+    def load(project: Project, stack: str) -> StackFile:
+        path = project.stack_file(stack)
+        if not path.exists():
+            there = sorted(p.name.split(".")[1] for p in project.root.glob("Pulumi.*.yaml"))
+            raise EngineError(
+                f"no stack named {stack!r}: {path.name} does not exist in {project.root}. "
+                f"Stacks with a file: {', '.join(there) or 'none'}"
+            )
+        raw = _read(path)
+        config = {_qualified(k, project.name): v for k, v in (raw.get("config") or {}).items()}
+        return StackFile(config, raw.get("encryptionsalt"))
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a program sees: every key as a string (objects as JSON), and which keys are secret."""
+
+    values: dict[str, str]
+    secret_keys: frozenset[str]
+
+    @staticmethod
+    def of(project: Project, file: StackFile, crypter: Crypter) -> Configuration:
+        values, secret_keys = {}, set()
+        for key, raw in {**project.config, **file.config}.items():
+            value, secret = _decrypted(raw, key, crypter)
+            values[key] = _as_string(value)
+            if secret:
+                secret_keys.add(key)
+        return Configuration(values, frozenset(secret_keys))
+
+    @property
+    def masked(self) -> dict[str, str]:
+        return {k: "[secret]" if k in self.secret_keys else v for k, v in self.values.items()}
+
+    def default_provider_disabled(self, package: str) -> bool:
+        try:
+            disabled = json.loads(self.values.get("pulumi:disable-default-providers", "[]"))
+        except ValueError as error:
+            raise EngineError(
+                'pulumi:disable-default-providers: must be a list of packages, such as ["*"]'
+            ) from error
+        return "*" in disabled or package in disabled
+
+
+def _decrypted(value: Any, place: str, crypter: Crypter) -> tuple[Any, bool]:
+    """A secret may stand for a whole value or deep inside an object: `{secure: v1:…}`."""
+    match value:
+        case {"secure": str(ciphertext)} if len(value) == 1:
+            return crypter.decrypt(ciphertext, place), True
+        case dict():
+            parts = {k: _decrypted(v, f"{place}.{k}", crypter) for k, v in value.items()}
+            return {k: v for k, (v, _) in parts.items()}, any(s for _, s in parts.values())
+        case list():
+            items = [_decrypted(v, f"{place}[{i}]", crypter) for i, v in enumerate(value)]
+            return [v for v, _ in items], any(s for _, s in items)
+    return value, False
+
+
+def _as_string(value: Any) -> str:
+    match value:
+        case str():
+            return value
+        case None:
+            return ""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
