@@ -24,9 +24,8 @@ class Need:
 # CX33: 4 vCPU, 8 GB, of which Linux shows about 7,700 MiB.
 NODE: Final = Need(owner="cx33", cpu_millis=4000, memory_mib=7700)
 
-# On every node, whatever is scheduled. K3s' own requirements for a server with etcd and this load
-# are 2 vCPU-quarters and about 1.6 GB; the rest is the OS, containerd and the page cache etcd
-# wants.
+# On every node, whatever is scheduled. K3s measures 1.6 GB for a server with etcd and a workload
+# (docs.k3s.io/reference/resource-profiling); the rest is the OS and the page cache that etcd wants.
 PER_NODE: Final = (
     Need(owner="system", cpu_millis=1000, memory_mib=2560),
     Need(owner="traefik", cpu_millis=100, memory_mib=256),

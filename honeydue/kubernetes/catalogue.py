@@ -133,7 +133,7 @@ WORKLOADS: Final = (
 )
 
 PRE_STOP_SECONDS: Final = 10
-"""Between "terminating" and SIGTERM: as long as Traefik may take to see that the endpoint is gone."""
+"""Between "terminating" and SIGTERM: Traefik needs that long to see that the endpoint is gone."""
 
 CONTAINER_SECURITY: Final[Manifest] = {
     "allowPrivilegeEscalation": False,
@@ -163,7 +163,7 @@ def pod_security(*, user: int, group: int) -> Manifest:
 
 
 def resources(*, cpu_millis: int, memory_mib: int) -> Manifest:
-    """Memory request = limit, so that the scheduler's sum is the truth and nothing is evicted for it."""
+    """Memory request = limit: the scheduler's sum is the truth, and nothing is evicted for it."""
     return {
         "requests": {"cpu": f"{cpu_millis}m", "memory": f"{memory_mib}Mi"},
         "limits": {"memory": f"{memory_mib}Mi"},
@@ -197,10 +197,7 @@ def deployment(
             "selector": {"matchLabels": {NAME: workload.name}},
             "strategy": _strategy(workload),
             "template": {
-                "metadata": {
-                    "labels": labels(workload.name),
-                    "annotations": {"honeydue/image": image},
-                },
+                "metadata": {"labels": labels(workload.name)},
                 "spec": _pod(workload, image=image, env_from=env_from),
             },
         },
@@ -262,7 +259,7 @@ def _pod(workload: Workload, *, image: str, env_from: list[Manifest]) -> Manifes
         }
     pod: Manifest = {
         "automountServiceAccountToken": False,
-        "enableServiceLinks": False,  # else API_PORT=tcp://… and the like would join the environment
+        "enableServiceLinks": False,  # else API_PORT=tcp://… and the like would be set
         "imagePullSecrets": [{"name": PULL_SECRET}],
         "priorityClassName": workload.priority,
         "terminationGracePeriodSeconds": workload.grace_seconds,

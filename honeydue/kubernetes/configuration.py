@@ -84,7 +84,8 @@ class Configuration(pulumi.ComponentResource):
             special=False,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        plain = pulumi.Output.secret(pulumi.Output.all(**args.secrets))
+        everything: pulumi.Output[dict[str, str]] = pulumi.Output.all(**args.secrets)
+        plain: pulumi.Output[dict[str, str]] = pulumi.Output.secret(everything)
         digest = pulumi.Output.all(plain, key.result).apply(lambda pair: keyed_hash(*pair))
         secrets = core.v1.Secret(
             f"{name}-secrets",

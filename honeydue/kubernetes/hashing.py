@@ -8,13 +8,11 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-DIGITS: Final = (
-    10  # 40 bits: two of a stack's few hundred configurations meet once in ten million stacks
-)
+DIGITS: Final = 10  # 40 bits: among a few hundred configurations two meet in one of 10⁷ stacks
 
 
 def content_hash(data: Mapping[str, str]) -> str:
-    """Ten hex digits of the SHA-256 over the canonical JSON of `data`; the order of keys is nothing."""
+    """Ten hex digits of the SHA-256 over the canonical JSON of `data`, whatever its keys' order."""
     return hashlib.sha256(_canonical(data)).hexdigest()[:DIGITS]
 
 

@@ -7,7 +7,7 @@ allowed, by the NetworkPolicy API's own definition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -140,7 +140,7 @@ def network_policies(
     return policies
 
 
-def _egress(names: list[str], *, to: list[Spec], ports: list[tuple[str, int]]) -> Spec:
+def _egress(names: Sequence[str], *, to: list[Spec], ports: list[tuple[str, int]]) -> Spec:
     return {
         "podSelector": _any_of(names),
         "policyTypes": ["Egress"],
@@ -148,8 +148,8 @@ def _egress(names: list[str], *, to: list[Spec], ports: list[tuple[str, int]]) -
     }
 
 
-def _any_of(names: list[str]) -> Spec:
-    return {"matchExpressions": [{"key": NAME, "operator": "In", "values": names}]}
+def _any_of(names: Sequence[str]) -> Spec:
+    return {"matchExpressions": [{"key": NAME, "operator": "In", "values": list(names)}]}
 
 
 def _port(protocol: str, port: int) -> Spec:

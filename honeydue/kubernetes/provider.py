@@ -26,7 +26,7 @@ def connect(
     """
     return kubernetes.Provider(
         name,
-        kubeconfig=pulumi.Output.secret(kubeconfig).apply(_never_empty),
+        kubeconfig=pulumi.Output.secret(kubeconfig).apply(never_empty),
         cluster_identifier=cluster_identifier,
         enable_server_side_apply=True,
         # A killed `up` and a restored snapshot both leave objects that are ours but not in the
@@ -40,8 +40,8 @@ def connect(
     )
 
 
-def _never_empty(kubeconfig: str) -> str:
-    """An empty kubeconfig means "not set" to the plugin: it would take the operator's own context."""
+def never_empty(kubeconfig: str) -> str:
+    """Empty means "not set" to the plugin: it would take the operator's own current context."""
     if not kubeconfig.strip():
         raise pulumi.RunError("the kubeconfig is empty; refusing to use this machine's own context")
     return kubeconfig

@@ -47,7 +47,7 @@ class Redis(pulumi.ComponentResource):
             self.url = pulumi.Output.secret(args.external_url)
         else:
             self.url = self._run(name, args.namespace)
-        self.register_outputs({"url": self.url})
+        self.register_outputs({})
 
     def _run(self, name: str, namespace: Namespace) -> pulumi.Output[str]:
         password = random.RandomPassword(

@@ -13,7 +13,7 @@ from honeydue.kubernetes.traefik_values import values_content
 
 @dataclass(frozen=True, kw_only=True)
 class TraefikArgs:
-    """`trusted_ips`: Cloudflare's ranges (CIDRs); only from them is the client's address believed."""
+    """`trusted_ips`: Cloudflare's ranges (CIDRs); only they are believed about the client."""
 
     trusted_ips: pulumi.Input[Sequence[str]]
 

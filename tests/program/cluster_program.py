@@ -1,0 +1,188 @@
+"""Declares everything that lives in the cluster with sample settings, for the tests beside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any, Final
+
+import pulumi
+import pulumi_random as random
+import yaml
+
+from honeydue.images import SERVICES, reference
+from honeydue.kubernetes.catalogue import NAME
+from honeydue.kubernetes.configuration import Configuration, ConfigurationArgs
+from honeydue.kubernetes.ingress import Ingress, IngressArgs, OriginCertificate
+from honeydue.kubernetes.namespace import Namespace, NamespaceArgs
+from honeydue.kubernetes.policies import Policies, PoliciesArgs
+from honeydue.kubernetes.provider import connect
+from honeydue.kubernetes.redis import Redis, RedisArgs
+from honeydue.kubernetes.traefik import Traefik, TraefikArgs
+from honeydue.kubernetes.workloads import Workloads, WorkloadsArgs
+
+from .recording import Recorded, Recording, record
+
+# Every value that must never be seen in clear; `test_kubernetes_secrets` hunts for them.
+CANARIES: Final = {
+    "SECRET_KEY": "canary-secret-key-0123456789",
+    "POSTGRES_PASSWORD": "canary-postgres-password",
+}
+TOKEN: Final = "canary-registry-token"
+KUBECONFIG: Final = "canary-kubeconfig"
+ORIGIN_KEY: Final = "canary-origin-private-key"
+EXTERNAL_REDIS: Final = "rediss://default:canary-external-redis@redis.vendor.net:6380"
+PASSWORD: Final = "canary-generated-password"
+HMAC_KEY: Final = "canary-generated-hmac-key"
+
+ENVIRONMENT: Final = {"DEBUG": "false", "POSTGRES_HOST": "db.vendor.net", "POSTGRES_PORT": "5432"}
+IMAGES: Final = {
+    service: reference(
+        server="gitea.treytartt.com", namespace="admin", service=service, version="237c6b8"
+    )
+    for service in SERVICES
+}
+
+KINDS: Final = {
+    "kubernetes:apps/v1:Deployment",
+    "kubernetes:apps/v1:StatefulSet",
+    "kubernetes:apps/v1:DaemonSet",
+    "kubernetes:batch/v1:Job",
+    "kubernetes:batch/v1:CronJob",
+    "kubernetes:core/v1:Pod",
+}
+
+
+def generated(resource: Recorded) -> Mapping[str, Any]:
+    """What pulumi-random would make."""
+    if resource.type == "random:index/randomPassword:RandomPassword":
+        return {"result": HMAC_KEY if "name-key" in resource.name else PASSWORD}
+    return {}
+
+
+@cache
+def declared(
+    *,
+    redis: bool = True,
+    strict: bool = False,
+    secret_key: str = CANARIES["SECRET_KEY"],
+    debug: str = "false",
+    token: str = TOKEN,
+) -> Recording:
+    """One run of the program's Kubernetes half; cached, since many tests read the same one."""
+
+    def program() -> None:
+        generator = random.Provider("random")
+        # Stands for the readiness gate.
+        gate = random.RandomId(
+            "gate", byte_length=4, opts=pulumi.ResourceOptions(provider=generator)
+        )
+        provider = connect(
+            "kubernetes",
+            kubeconfig=KUBECONFIG,
+            cluster_identifier="honeydue-test",
+            ready=gate,
+        )
+        opts = pulumi.ResourceOptions(providers=[provider, generator])
+        namespace = Namespace("honeydue", NamespaceArgs(), opts)
+        Traefik("traefik", TraefikArgs(trusted_ips=["173.245.48.0/20", "103.21.244.0/22"]), opts)
+        policies = Policies(
+            "policies",
+            PoliciesArgs(
+                namespace=namespace,
+                pod_cidr=IPv4Network("10.42.0.0/16"),
+                service_cidr=IPv4Network("10.43.0.0/16"),
+                network_cidr=IPv4Network("10.10.0.0/16"),
+                node_cidr=IPv4Network("10.10.1.0/24"),
+                external_ports=(443, 5432),
+                redis=redis,
+            ),
+            opts,
+        )
+        server = Redis(
+            "redis",
+            RedisArgs(namespace=namespace, external_url=None if redis else EXTERNAL_REDIS),
+            opts,
+        )
+        configuration = Configuration(
+            "configuration",
+            ConfigurationArgs(
+                namespace=namespace,
+                environment={**ENVIRONMENT, "DEBUG": debug},
+                secrets={**CANARIES, "SECRET_KEY": secret_key, "REDIS_URL": server.url},
+                registry_server="gitea.treytartt.com",
+                registry_username="admin",
+                registry_token=token,
+            ),
+            opts,
+        )
+        Workloads(
+            "workloads",
+            WorkloadsArgs(
+                namespace=namespace,
+                images=IMAGES,
+                configuration=configuration,
+                after=(policies, server),
+            ),
+            opts,
+        )
+        Ingress(
+            "ingress",
+            IngressArgs(
+                namespace=namespace,
+                api="api.myhoneydue.com",
+                admin="admin.myhoneydue.com",
+                landing="myhoneydue.com",
+                certificate=OriginCertificate(certificate="PEM", private_key=ORIGIN_KEY)
+                if strict
+                else None,
+            ),
+            opts,
+        )
+
+    return record(program, outputs=generated)
+
+
+def workloads(recording: Recording | None = None) -> dict[str, Recorded]:
+    """Name in the cluster → everything that makes pods, of whatever kind."""
+    found = [r for r in (recording or declared()) if r.type in KINDS]
+    return {r.inputs["metadata"]["name"]: r for r in found}
+
+
+def template(workload: Recorded) -> dict[str, Any]:
+    """The pod template (metadata and spec)."""
+    return dict(workload.inputs["spec"]["template"])
+
+
+def pod(workload: Recorded) -> dict[str, Any]:
+    """The pod's spec."""
+    return dict(template(workload)["spec"])
+
+
+def containers(workload: Recorded) -> list[dict[str, Any]]:
+    """Every container, init containers included."""
+    spec = pod(workload)
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def selects(selector: Mapping[str, Any], name: str) -> bool:
+    """Whether a label selector of this program selects the pods of workload `name`."""
+    matches = bool(selector.get("matchLabels", {}).get(NAME, name) == name)
+    for expression in selector.get("matchExpressions", []):
+        assert (expression["key"], expression["operator"]) == (NAME, "In"), expression
+        matches = matches and name in expression["values"]
+    return matches
+
+
+def agrees_with_golden(file: str, value: Any) -> None:
+    """Compares with tests/program/golden/<file>; `GOLDEN=write` records it anew, for review."""
+    path = Path(__file__).parent / "golden" / file
+    text = value if isinstance(value, str) else yaml.safe_dump(value, sort_keys=False)
+    if os.environ.get("GOLDEN") == "write":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert path.exists(), f"{path} is missing; record it: GOLDEN=write pytest {file}"
+    assert text == path.read_text(), f"differs from {path}; if meant, record it: GOLDEN=write"
