@@ -146,7 +146,7 @@ class Client:
         payload: Any = body
         if body is not None:
             headers["Content-Type"] = content_type
-            if content_type != "application/json":  # the transport encodes only that one itself
+            if not content_type.endswith("json"):  # the transport encodes JSON itself, but not YAML
                 payload = json.dumps(body)
         try:
             response = self._api.call_api(
