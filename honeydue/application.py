@@ -128,7 +128,12 @@ ENVIRONMENT: Final = (
         required=False,
     ),
     Key(
-        heading="Mail", name="EMAIL_HOST", meaning="", rule=rules.host, example="smtp.fastmail.com"
+        heading="Mail",
+        name="EMAIL_HOST",
+        meaning="",
+        rule=rules.host,
+        example="CHANGE_ME",
+        like="<host>",
     ),
     Key(name="EMAIL_PORT", meaning="", rule=rules.number(1, 65535), example="587"),
     Key(name="EMAIL_USE_TLS", meaning="", rule=rules.one_of("true"), example="true"),
@@ -164,7 +169,8 @@ ENVIRONMENT: Final = (
         name="APNS_TOPIC",
         meaning="the app's bundle identifier",
         rule=rules.matching(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", "a bundle identifier"),
-        example="com.tt.honeyDue",
+        example="CHANGE_ME",
+        like="<bundle identifier>",
     ),
     Key(name="APNS_USE_SANDBOX", meaning="", rule=rules.boolean, example="false"),
     Key(
@@ -189,14 +195,16 @@ ENVIRONMENT: Final = (
         name="B2_ENDPOINT",
         meaning="host without scheme",
         rule=rules.host,
-        example="s3.us-west-004.backblazeb2.com",
+        example="CHANGE_ME",
+        like="<s3 host of the bucket's region>",
         required=False,
     ),
     Key(
         name="B2_REGION",
         meaning="",
         rule=rules.matching(r"[a-z]+-[a-z]+-[0-9]{3}", "a B2 region such as us-west-004"),
-        example="us-west-004",
+        example="CHANGE_ME",
+        like="<region in B2_ENDPOINT>",
         required=False,
     ),
     Key(

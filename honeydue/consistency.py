@@ -165,16 +165,15 @@ def database_connections_are_few(s: Settings) -> Found:
 
 def groups_are_whole(s: Settings) -> Found:
     """What works only together is given together or not at all."""
-    given = {*s.environment, *s.secrets}
-    for group in (
-        ("B2_BUCKET_NAME", "B2_ENDPOINT", "B2_KEY_ID", "B2_APP_KEY"),
-        ("FCM_PROJECT_ID", "FCM_SERVER_KEY"),
+    for needed, optional in (
+        (("B2_BUCKET_NAME", "B2_ENDPOINT", "B2_KEY_ID", "B2_APP_KEY"), ("B2_REGION",)),
+        (("FCM_PROJECT_ID", "FCM_SERVER_KEY"), ()),
     ):
-        present = [key for key in group if key in given]
-        for key in group:
-            if present and key not in given:
+        present = [key for key in needed + optional if key in s.environment or key in s.secrets]
+        verb = "is" if len(present) == 1 else "are"
+        for key in needed:
+            if present and key not in present:
                 where = "secrets" if key in _SECRET_NAMES else "environment"
-                verb = "is" if len(present) == 1 else "are"
                 why = f"is missing, but {', '.join(present)} {verb} given: all or none"
                 yield (where, key), Wrong(why)
 

@@ -220,6 +220,8 @@ class Reading:
                 mend = f"{self.stack_file}: {path[-1]}: [{list_like}]"
                 self.refuse(path, Wrong(why, mend=mend))
                 return
+            case "too_short" if raw:
+                return  # its entries are wrong, which is told already
             case "too_short":
                 why = "is empty; the program itself must reach the API server"
                 mend = self._set((*path, 0), self._looks.get(path))
@@ -283,8 +285,9 @@ class Reading:
     def environment(self, content: str | bytes | None) -> dict[str, str | None]:
         """The env file's values. A key maps to None when its value was refused."""
         if content is None:
-            mend = f"cp deploy/prod.env.example {self.env_name}"
-            self._note(self.env_name, "does not exist", mend)
+            own = [key.name for key in application.ENVIRONMENT if key.like and key.required]
+            wrong = f"does not exist; what only you know: {', '.join(own)}"
+            self._note(self.env_name, wrong, f"cp deploy/prod.env.example {self.env_name}")
             return {}
         raw = content.encode() if isinstance(content, str) else content
         values, problems = env_file.read(raw, self.env_name)
