@@ -15,9 +15,10 @@ Where it differs from the vendor on purpose:
 
 The operator's side, beside that of rehearsal.clouds.http:
 
-    DELETE /_rehearsal/servers/<id or name>   a server is lost, protected or not
-    PUT    /_rehearsal/sold-out               {"server_type": "cx33", "location": "nbg1", "sold_out": true}
-    PUT    /_rehearsal/action-seconds         {"seconds": 0.5}: how long an action runs
+    DELETE /_rehearsal/servers/<id or name>  a server is lost, protected or not
+    PUT    /_rehearsal/sold-out              {"server_type": "cx33", "location": "nbg1",
+                                              "sold_out": true}
+    PUT    /_rehearsal/action-seconds        {"seconds": 0.5}: how long an action runs
 """
 
 from __future__ import annotations

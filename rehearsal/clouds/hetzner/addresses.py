@@ -1,4 +1,4 @@
-"""Primary IPs. Addresses are handed out once and never again: whoever still knows one is not fooled."""
+"""Primary IPs. An address is handed out once and never again: who still knows it is not fooled."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _next_ipv6(state: State) -> str:
     return str(IPv6Network((0x20010DB8 << 96 | number << 64, 64)))
 
 
-def assign(state: State, address: Record, server: Record) -> None:
+def assign(address: Record, server: Record) -> None:
     """The one place where the two records are tied. The caller has checked that it may be."""
     address["assignee_id"] = server["id"]
     server[address["type"]] = address["id"]
@@ -167,7 +167,7 @@ def declare(cloud: Cloud) -> None:  # noqa: PLR0915 - a list of routes
         if server:
             if server[address["type"]]:
                 raise refuse(f"server_has_{body['type']}", f"server already has an {body['type']}")
-            assign(call.state, address, server)
+            assign(address, server)
             action = cloud.act(
                 call, "assign_primary_ip", ("primary_ip", address["id"]), ("server", server["id"])
             )
@@ -225,7 +225,7 @@ def declare(cloud: Cloud) -> None:  # noqa: PLR0915 - a list of routes
         check_assignable(address, address["type"], server["location"])
         if server[address["type"]]:
             raise refuse(f"server_has_{address['type']}", "server already has such an address")
-        assign(call.state, address, server)
+        assign(address, server)
         return cloud.acted(
             call, "assign_primary_ip", ("primary_ip", address["id"]), ("server", server["id"])
         )

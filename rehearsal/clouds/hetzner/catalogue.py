@@ -1,4 +1,4 @@
-"""What Hetzner Cloud sells, as the API lists it: data, and the functions that give it its JSON shape.
+"""What Hetzner Cloud sells, as the API lists it: data, and functions that give it its JSON shape.
 
 Sizes, ids, regions and architectures are the vendor's. Prices are those of the end of 2025 for the
 EU (net, EUR, a month) and only plausible elsewhere: nothing in a rehearsal may depend on them.

@@ -276,7 +276,7 @@ def declare(cloud: Cloud) -> None:  # noqa: PLR0915 - a list of routes
             },
         )
         for address in public:
-            addresses.assign(state, address, server)
+            addresses.assign(address, server)
         for given in body.get("firewalls", []):
             firewalls.apply_to_server(state, given["firewall"], server)
         for network_id in body.get("networks", []):
