@@ -51,7 +51,7 @@ class Namespace(pulumi.ComponentResource):
         )
         classes = [
             scheduling.v1.PriorityClass(
-                f"{name}-{priority}",
+                f"{name}-{priority.removeprefix('honeydue-')}",
                 metadata={"name": priority},
                 value=value,
                 description=why,

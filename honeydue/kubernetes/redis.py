@@ -36,20 +36,20 @@ class RedisArgs:
 class Redis(pulumi.ComponentResource):
     """The StatefulSet with its configuration and password, or nothing but an external URL."""
 
-    url: pulumi.Output[str]
-    """With the password in it: secret."""
+    secrets: dict[str, pulumi.Output[str]]
+    """What its clients' environment needs: REDIS_URL, password included, and REDIS_PASSWORD."""
 
     def __init__(
         self, name: str, args: RedisArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("honeydue:kubernetes:Redis", name, None, opts)
         if args.external_url is not None:
-            self.url = pulumi.Output.secret(args.external_url)
+            self.secrets = {"REDIS_URL": pulumi.Output.secret(args.external_url)}
         else:
-            self.url = self._run(name, args.namespace)
+            self.secrets = self._run(name, args.namespace)
         self.register_outputs({})
 
-    def _run(self, name: str, namespace: Namespace) -> pulumi.Output[str]:
+    def _run(self, name: str, namespace: Namespace) -> dict[str, pulumi.Output[str]]:
         password = random.RandomPassword(
             f"{name}-password",
             length=40,
@@ -108,7 +108,8 @@ class Redis(pulumi.ComponentResource):
                 ),
             ),
         )
-        return pulumi.Output.concat("redis://:", password, f"@{REDIS.name}:{REDIS.port}/0")
+        url = pulumi.Output.concat("redis://:", password, f"@{REDIS.name}:{REDIS.port}/0")
+        return {"REDIS_URL": url, "REDIS_PASSWORD": password}
 
 
 def _base64(text: str) -> str:

@@ -112,7 +112,7 @@ def declared(
             ConfigurationArgs(
                 namespace=namespace,
                 environment={**ENVIRONMENT, "DEBUG": debug},
-                secrets={**CANARIES, "SECRET_KEY": secret_key, "REDIS_URL": server.url},
+                secrets={**CANARIES, "SECRET_KEY": secret_key, **server.secrets},
                 registry_server="gitea.treytartt.com",
                 registry_username="admin",
                 registry_token=token,

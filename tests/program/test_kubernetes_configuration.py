@@ -124,7 +124,7 @@ def test_workloads_wait_for_the_configuration_the_policies_and_redis() -> None:
             "configuration-pull",
             "policies-default-deny",
             "redis-server",
-            "honeydue-honeydue-serving",
+            "honeydue-serving",
         )
     }
     for name in ("api", "worker", "admin"):
@@ -139,6 +139,7 @@ def test_the_data_is_what_was_set() -> None:
     assert plain == {
         **CANARIES,
         "REDIS_URL": "redis://:canary-generated-password@redis:6379/0",
+        "REDIS_PASSWORD": "canary-generated-password",
     }
 
 
@@ -146,6 +147,7 @@ def test_an_external_redis_is_used_as_it_is() -> None:
     data = declared(redis=False).named("configuration-secrets").inputs["data"]
     url = base64.b64decode(data["REDIS_URL"]).decode()
     assert url == "rediss://default:canary-external-redis@redis.vendor.net:6380"
+    assert "REDIS_PASSWORD" not in data
 
 
 def test_in_the_first_preview_only_the_generated_names_are_unknown() -> None:
@@ -207,5 +209,5 @@ def test_the_docker_login_is_the_one_kubelet_understands() -> None:
 
 def _rolled(**change: str) -> set[str]:
     """Names of the workloads whose pod template differs after a change."""
-    before, after = workloads(), workloads(declared(**change))  # type: ignore[arg-type]  # one str
+    before, after = workloads(), workloads(declared(**change))
     return {name for name in before if template(before[name]) != template(after[name])}

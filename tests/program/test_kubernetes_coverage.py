@@ -35,4 +35,7 @@ def test_an_external_redis_leaves_no_trace_of_one_in_the_cluster() -> None:
 
 def test_logical_names_are_a_contract() -> None:
     # A changed name deletes a resource and makes another. If it must be: an alias, GOLDEN=write.
-    agrees_with_golden("kubernetes-urns.yaml", sorted(r.urn for r in declared(strict=True)))
+    agrees_with_golden(
+        "kubernetes-urns.yaml",
+        sorted(r.urn for r in declared(strict=True) if "honeydue:kubernetes:" in r.urn),
+    )
