@@ -33,7 +33,7 @@ def running(folder: Path) -> Iterator[str]:
     """Starts it and yields its kubeconfig (a text with the keys in it); ends every process."""
     binaries = ensure()
     etcd_port, peer_port, api_port, manager_port, scheduler_port = _free_ports(5)
-    text = _credentials(folder, api_port)
+    text = credentials(folder, api_port)
     config_file = folder / "kubeconfig"
     config_file.write_text(text)
     etcd_url, peer_url = (f"http://127.0.0.1:{port}" for port in (etcd_port, peer_port))
@@ -152,7 +152,7 @@ def _free_ports(count: int) -> Sequence[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def _credentials(folder: Path, port: int) -> str:
+def credentials(folder: Path, port: int) -> str:
     """Writes ca, server (.crt, .key) and returns the administrator's kubeconfig."""
     now = datetime.now(UTC)
     ca_key = ec.generate_private_key(ec.SECP256R1())

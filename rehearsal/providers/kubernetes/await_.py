@@ -74,7 +74,7 @@ def _seconds(inputs: Mapping[str, Any], ctx: Context, default: float) -> float:
 
 
 def until_ready(client: Client, subject: Subject, inputs: Mapping[str, Any], ctx: Context) -> Json:
-    """Waits and returns the live object. Raises NotReadyError with what is known about the cause."""
+    """Waits and returns the live object. Raises NotReadyError with what is known of the cause."""
     if subject.key not in _READY_SECONDS or annotations_of(inputs).get(SKIP_AWAIT) == "true":
         return client.request("GET", subject.path)
     limit = _seconds(inputs, ctx, _READY_SECONDS[subject.key])
