@@ -334,7 +334,9 @@ class ServerConfig:
     disable: frozenset[str]
     node_labels: tuple[str, ...]
     node_taints: tuple[str, ...]
-    max_pods: int
+    protect_kernel_defaults: bool
+    kubelet: Mapping[str, str]
+    """kubelet-args, flag → value."""
     arguments: Mapping[str, tuple[str, ...]]
     """`kube-apiserver`, `etcd`, … → extra `flag=value` arguments."""
     critical: Mapping[str, str]
@@ -423,7 +425,8 @@ def server_config(merged: Mapping[str, Any], disk: Disk, hostname: str) -> Serve
         disable=disabled,
         node_labels=tuple(_listed(merged.get("node-label"))),
         node_taints=tuple(_listed(merged.get("node-taint"))),
-        max_pods=int(kubelet.get("max-pods", "110")),
+        protect_kernel_defaults=on("protect-kernel-defaults"),
+        kubelet=kubelet,
         arguments={
             name: tuple(argument.lstrip("-") for argument in _listed(merged.get(f"{name}-arg")))
             for name in ("kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler")
@@ -521,6 +524,37 @@ def check_argument_files(config: ServerConfig, disk: Disk) -> None:
         flag, _, value = argument.partition("=")
         if flag in _FILE_ARGUMENTS and not disk.exists(value):
             raise BootError(f"{CONFIG}: kube-apiserver-arg {flag}={value}: no such file")
+
+
+KERNEL_DEFAULTS: Final = {
+    "vm.overcommit_memory": "1",
+    "vm.panic_on_oom": "0",
+    "kernel.panic": "10",
+    "kernel.panic_on_oops": "1",
+    "kernel.keys.root_maxkeys": "1000000",
+    "kernel.keys.root_maxbytes": "25000000",
+}
+"""What a kubelet with protect-kernel-defaults insists on (kubernetes pkg/util/sysctl)."""
+
+
+def check_kernel(config: ServerConfig, disk: Disk) -> None:
+    """With protect-kernel-defaults the kubelet stops where a sysctl is not as it wants it."""
+    if not config.protect_kernel_defaults:
+        return
+    given: dict[str, str] = {}
+    for file in sorted(disk.path("/etc/sysctl.d").glob("*.conf")):
+        for line in file.read_text(errors="replace").splitlines():
+            key, assigned, value = line.partition("=")
+            if assigned and not line.lstrip().startswith(("#", ";")):
+                given[key.strip().lstrip("-").replace("/", ".")] = value.strip()
+    for key, wanted in KERNEL_DEFAULTS.items():
+        # Ubuntu's own value is right for panic_on_oom only.
+        if given.get(key, "0") != wanted:
+            raise BootError(
+                f"{CONFIG}: protect-kernel-defaults: invalid kernel flag: {key}, expected value:"
+                f" {wanted}, actual value: {given.get(key, 'not set')}; set it in"
+                " /etc/sysctl.d/90-kubelet.conf before K3s starts"
+            )
 
 
 def starts_k3s(config: CloudConfig) -> bool:

@@ -142,6 +142,14 @@ class Etcd(Https):
             return False
         return isinstance(said, dict) and said.get("health") == "true"
 
+    def serves(self) -> bool:
+        """True once it serves clients, as a learner too (which is never `healthy`)."""
+        try:
+            self.call("GET", "/version")
+        except (NoAnswer, Refused):
+            return False
+        return True
+
     def members(self) -> list[Member]:
         # linearizable=false: a member without quorum still says what it knows.
         said = self.call("POST", "/v3/cluster/member/list", {"linearizable": False})

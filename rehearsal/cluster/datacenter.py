@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,20 +10,22 @@ from pathlib import Path
 from rehearsal.clouds.machines import Machine
 from rehearsal.cluster import binaries
 from rehearsal.cluster.binaries import Binaries, BinariesError, Progress
-from rehearsal.cluster.node import Node, Status, load_machine, remove_folder, save_machine
+from rehearsal.cluster.node import Node, Status
 from rehearsal.cluster.processes import end_strays
 from rehearsal.home import Home
 
 
 class Cluster:
     """Implements `rehearsal.clouds.machines.Datacenter`. Every call returns at once; work goes on
-    in threads. `resume` brings back what was on when the serving process last ended."""
+    in threads. Which servers are on is the stand-in's knowledge: after a restart it starts them
+    again, and a node finds its disk as it was."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._lock = threading.RLock()
         self._nodes: dict[int, Node] = {}
         self._leaving: list[Node] = []
+        self._destroyed: set[int] = set()
         self._threads: list[threading.Thread] = []
         self._binaries: Binaries | None = binaries.cached()
         self._binaries_error: BinariesError | None = None
@@ -59,13 +61,12 @@ class Cluster:
 
     def start(self, machine: Machine) -> None:
         with self._lock:
-            if self._closed:
+            if self._closed or machine.id in self._destroyed:
                 return
             running = self._nodes.get(machine.id)
             if running is not None:
                 self.update(machine)
                 return
-            save_machine(self._folder(machine.id), machine, on=True)
             self.prepare()
             node = Node(machine, self._folder(machine.id), self._home.logs, self)
             self._nodes[machine.id] = node.start()
@@ -73,41 +74,33 @@ class Cluster:
     def update(self, machine: Machine) -> None:
         with self._lock:
             node = self._nodes.get(machine.id)
-            save_machine(self._folder(machine.id), machine, on=node is not None)
             if node is not None:
                 node.update(machine)
 
     def stop(self, server_id: int) -> None:
         with self._lock:
             node = self._leave(server_id)
-            saved = load_machine(self._folder(server_id))
-            if saved:
-                save_machine(self._folder(server_id), saved[0], on=False)
             if node:
                 self._in_background(lambda: self._gone(node))
 
     def destroy(self, server_id: int) -> None:
         with self._lock:
             node = self._leave(server_id)
-            folder = self._folder(server_id)
-            # Off for a restarted serving process from now on, however long its end takes.
-            with contextlib.suppress(OSError):
-                (folder / "machine.json").unlink(missing_ok=True)
+            self._destroyed.add(server_id)  # ids are never used again
 
             def after() -> None:
                 self._gone(node)
-                remove_folder(folder)
+                self._wipe(server_id)
 
             self._in_background(after)
 
     def rebuild(self, machine: Machine) -> None:
         with self._lock:
             node = self._leave(machine.id)
-            folder = self._folder(machine.id)
 
             def again() -> None:
                 self._gone(node)
-                remove_folder(folder)
+                self._wipe(machine.id)
                 self.start(machine)
 
             self._in_background(again)
@@ -148,16 +141,12 @@ class Cluster:
 
     # --- the serving process ---
 
-    def resume(self) -> None:
-        """Ends what a killed serving process left running, then powers on what was on."""
-        end_strays(self._home.nodes)
-        for folder in sorted(self._home.nodes.glob("*")):
-            saved = load_machine(folder)
-            if saved and saved[1]:
-                self.start(saved[0])
+    def end_strays(self) -> list[str]:
+        """Ends what a killed serving process left running; before anything is started here."""
+        return end_strays(self._home.nodes)
 
     def close(self) -> None:
-        """Ends every process and waits; the disks stay, and so does who was on."""
+        """Ends every process and waits; the disks stay."""
         with self._lock:
             self._closed = True
             nodes = [*self._nodes.values(), *self._leaving]
@@ -185,6 +174,9 @@ class Cluster:
         with self._lock:
             node = self._nodes.get(server_id)
             return node.status() if node else Status("off", "powered off")
+
+    def _wipe(self, server_id: int) -> None:
+        shutil.rmtree(self._folder(server_id), ignore_errors=True)
 
     def _folder(self, server_id: int) -> Path:
         return self._home.nodes / str(server_id)

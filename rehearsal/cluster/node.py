@@ -13,17 +13,15 @@ Each step is a line on the node's console, and its `status()`.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import secrets
-import shutil
 import ssl
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import yaml
 
@@ -38,7 +36,7 @@ from rehearsal.cluster.processes import Supervised
 
 POLL: Final = 0.25  # seconds between two looks at something that will soon be there
 HOUSEKEEPING: Final = 1.0
-MEMBER_NAME: Final = "/var/lib/rancher/k3s/server/db/etcd/name"
+MEMBER_NAME: Final = "/var/lib/rancher/k3s/server/db/etcd-member-name"
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,8 @@ class Node:
         self.layout: Layout | None = None
         self._logs = logs
         self._around = around
-        self._status = Status("booting", "powered on")
+        self._status = Status("", "")
+        self._noted = ""
         self._stopping = threading.Event()
         self._changed = threading.Event()
         self._processes: list[Supervised] = []
@@ -150,9 +149,10 @@ class Node:
 
     def _note(self, line: str) -> None:
         """On the console only: the status stays."""
-        kept = self._status
-        self.say(line)
-        self._status = kept
+        if line != self._noted:
+            kept, self._noted = self._status, line
+            self.say(line)
+            self._status = kept
 
     # --- life ---
 
@@ -195,6 +195,7 @@ class Node:
         boot.check_addresses(config, private, self.machine.public_ipv4)
         boot.check_pki(self.disk, config.token)
         boot.check_argument_files(config, self.disk)
+        boot.check_kernel(config, self.disk)
         if not self.address:
             raise BootError("the server has no public IPv4 address: there is nothing to listen on")
         self.config = config
@@ -457,7 +458,9 @@ class Node:
         return etcd.members()
 
     def _run_etcd(self, member: str, cluster: dict[str, str], *, joining: bool) -> None:
-        self.disk.path(ETCD_DATA).mkdir(parents=True, exist_ok=True, mode=0o700)
+        data = self.disk.path(ETCD_DATA)
+        data.mkdir(parents=True, exist_ok=True)
+        data.chmod(0o700)
         self._run("etcd", commands.etcd(self._layout, member, cluster, joining))
 
     def _wait_for_etcd(self) -> None:
@@ -491,7 +494,8 @@ class Node:
                     mine = next(
                         (m for m in etcd.members() if self._layout.peer_url() in m.peer_urls), None
                     )
-                    if mine is not None and mine.learner and mine.name:
+                    # Promoted before it has published itself, a member waits for 15 s more.
+                    if mine is not None and mine.learner and self.etcd().serves():
                         etcd.promote(mine.id)
                     elif mine is not None and not mine.learner and self.etcd().healthy():
                         return
@@ -595,27 +599,3 @@ class Node:
             for process in group:
                 process.stop()
         self._processes.clear()
-
-
-# --- a powered-off node's folder -------------------------------------------------------------
-
-
-def save_machine(folder: Path, machine: Machine, on: bool) -> None:
-    """What a restarted serving process must know; user_data holds keys, so mode 0600."""
-    folder.mkdir(parents=True, exist_ok=True)
-    fresh = folder / "machine.tmp"
-    fresh.touch(mode=0o600)
-    fresh.write_text(json.dumps({"on": on, "machine": asdict(machine)}))
-    fresh.replace(folder / "machine.json")
-
-
-def load_machine(folder: Path) -> tuple[Machine, bool] | None:
-    try:
-        said: Any = json.loads((folder / "machine.json").read_text())
-        return Machine(**said["machine"]), bool(said["on"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
-def remove_folder(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

@@ -10,10 +10,12 @@ import secrets
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from kubernetes.utils.quantity import parse_quantity
 
 from rehearsal.clouds.machines import Machine
 from rehearsal.cluster.boot import ServerConfig
@@ -82,7 +84,7 @@ def node_status(machine: Machine, config: ServerConfig, version: str) -> Object:
     capacity = {
         "cpu": str(machine.cores),
         "memory": f"{memory}Ki",
-        "pods": str(config.max_pods),
+        "pods": config.kubelet.get("max-pods", "110"),
         "ephemeral-storage": f"{machine.disk_gb * 1000**3 // 1024}Ki",
         "hugepages-1Gi": "0",
         "hugepages-2Mi": "0",
@@ -91,7 +93,7 @@ def node_status(machine: Machine, config: ServerConfig, version: str) -> Object:
     return {
         "addresses": addresses,
         "capacity": capacity,
-        "allocatable": capacity,
+        "allocatable": _allocatable(capacity, config),
         "nodeInfo": {
             "architecture": "amd64",
             "operatingSystem": "linux",
@@ -105,6 +107,20 @@ def node_status(machine: Machine, config: ServerConfig, version: str) -> Object:
             "bootID": str(uuid.uuid4()),
         },
     }
+
+
+def _allocatable(capacity: dict[str, str], config: ServerConfig) -> dict[str, str]:
+    """Capacity less kube-reserved and system-reserved. K3s's own eviction-hard names disks only,
+    so nothing is kept back for evictions."""
+    reserved = {"cpu": Decimal(0), "memory": Decimal(0)}
+    for flag in ("kube-reserved", "system-reserved"):
+        for item in filter(None, config.kubelet.get(flag, "").split(",")):
+            resource, amount = _pair(item)
+            if resource in reserved:
+                reserved[resource] += parse_quantity(amount)
+    millicores = (parse_quantity(capacity["cpu"]) - reserved["cpu"]) * 1000
+    kibibytes = (parse_quantity(capacity["memory"]) - reserved["memory"]) / 1024
+    return capacity | {"cpu": f"{int(millicores)}m", "memory": f"{int(kibibytes)}Ki"}
 
 
 def voter_condition() -> Object:

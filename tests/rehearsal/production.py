@@ -23,6 +23,15 @@ TLS = "/var/lib/rancher/k3s/server/tls"
 AUDIT_POLICY = "/var/lib/rancher/k3s/server/audit.yaml"
 ADMISSION = "/var/lib/rancher/k3s/server/psa.yaml"
 
+SYSCTLS = """\
+vm.panic_on_oom=0
+vm.overcommit_memory=1
+kernel.panic=10
+kernel.panic_on_oops=1
+kernel.keys.root_maxkeys=1000000
+kernel.keys.root_maxbytes=25000000
+"""
+
 
 def authority(name: str) -> tuple[str, str]:
     """(certificate, key) of a self-signed CA, PEM."""
@@ -91,6 +100,7 @@ class Production:
             "service-cidr": "10.43.0.0/16",
             "secrets-encryption": True,
             "protect-kernel-defaults": True,
+            "kubelet-arg": ["kube-reserved=cpu=750m,memory=2048Mi", "system-reserved=cpu=250m"],
             "disable": ["servicelb"],
             "kube-apiserver-arg": [
                 f"audit-policy-file={AUDIT_POLICY}",
@@ -119,6 +129,7 @@ class Production:
                 "permissions": "0600",
                 "content": hashlib.sha256(f"{self.password} {number}".encode()).hexdigest()[:32],
             },
+            {"path": "/etc/sysctl.d/90-kubelet.conf", "content": SYSCTLS},
             {"path": AUDIT_POLICY, "content": yaml.safe_dump(_AUDIT)},
             {"path": ADMISSION, "content": yaml.safe_dump(_ADMISSION)},
         ]
