@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from honeydue.settings import Images, Registry
+
 SERVICES: Final = ("api", "worker", "admin")
 
 
@@ -26,3 +28,16 @@ def reference(*, server: str, namespace: str, service: str, version: str) -> str
         )
     separator = "@" if version.startswith("sha256:") else ":"
     return f"{server}/{namespace}/honeydue-{service}{separator}{version}"
+
+
+def references(registry: Registry, images: Images) -> dict[str, str]:
+    """Service → full reference, for all of them."""
+    return {
+        service: reference(
+            server=registry.server,
+            namespace=registry.namespace,
+            service=service,
+            version=getattr(images, service),
+        )
+        for service in SERVICES
+    }

@@ -10,26 +10,26 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_random as random
 from pulumi_kubernetes import core
+from pydantic import SecretStr
 
 from honeydue.kubernetes.catalogue import PULL_SECRET, labels
 from honeydue.kubernetes.hashing import content_hash, keyed_hash
 from honeydue.kubernetes.namespace import Namespace
+from honeydue.settings import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigurationArgs:
-    """`environment` and `secrets` become the pods' environment, key by key.
+    """`environment`, `secrets` and `generated` become the pods' environment, key by key.
 
-    `secrets` may hold outputs (the address of the in-cluster Redis has its generated password in
-    it).
+    `generated` are the secrets that the stack makes itself (the password of its Redis).
     """
 
     namespace: Namespace
     environment: Mapping[str, str]
-    secrets: Mapping[str, pulumi.Input[str]]
-    registry_server: str
-    registry_username: str
-    registry_token: pulumi.Input[str]
+    secrets: Mapping[str, SecretStr]
+    generated: Mapping[str, pulumi.Output[str]]
+    registry: Registry
 
 
 class Configuration(pulumi.ComponentResource):
@@ -48,12 +48,11 @@ class Configuration(pulumi.ComponentResource):
         self, name: str, args: ConfigurationArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("honeydue:kubernetes:Configuration", name, None, opts)
-        both = sorted(args.environment.keys() & args.secrets.keys())
-        if both:
-            raise pulumi.RunError(
-                f"set both as plain configuration and as a secret: {', '.join(both)}; "
-                "remove the key from the env file (or its secret counterpart)"
-            )
+        secret_values: dict[str, pulumi.Input[str]] = {
+            key: value.get_secret_value() for key, value in args.secrets.items()
+        }
+        secret_values |= args.generated
+        _refuse_doubles(args.environment, args.secrets, args.generated)
         mortal = pulumi.ResourceOptions(
             parent=self,
             # Dies with the namespace; a destroy, or a rebuild, need not reach for it first.
@@ -84,7 +83,7 @@ class Configuration(pulumi.ComponentResource):
             special=False,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        everything: pulumi.Output[dict[str, str]] = pulumi.Output.all(**args.secrets)
+        everything: pulumi.Output[dict[str, str]] = pulumi.Output.all(**secret_values)
         plain: pulumi.Output[dict[str, str]] = pulumi.Output.secret(everything)
         digest = pulumi.Output.all(plain, key.result).apply(lambda pair: keyed_hash(*pair))
         secrets = core.v1.Secret(
@@ -103,6 +102,11 @@ class Configuration(pulumi.ComponentResource):
         )
         # Its name is fixed and its content is not: a rotated token must reach the pods of every
         # revision without rolling one of them (the provider has `enable_secret_mutable` for it).
+        login = docker_config(
+            args.registry.server,
+            args.registry.username,
+            args.registry.token.get_secret_value(),
+        )
         core.v1.Secret(
             f"{name}-pull",
             metadata={
@@ -111,13 +115,7 @@ class Configuration(pulumi.ComponentResource):
                 "labels": labels("configuration"),
             },
             type="kubernetes.io/dockerconfigjson",
-            data={
-                ".dockerconfigjson": pulumi.Output.secret(args.registry_token).apply(
-                    lambda token: _base64(
-                        docker_config(args.registry_server, args.registry_username, token)
-                    )
-                )
-            },
+            data={".dockerconfigjson": pulumi.Output.secret(_base64(login))},
             opts=mortal,
         )
         self.config = config.metadata.apply(lambda made: str(made["name"]))
@@ -129,6 +127,17 @@ def docker_config(server: str, username: str, token: str) -> str:
     """The JSON of `~/.docker/config.json` that kubelet reads: one registry, one login."""
     login = {"username": username, "password": token, "auth": _base64(f"{username}:{token}")}
     return json.dumps({"auths": {server: login}}, sort_keys=True)
+
+
+def _refuse_doubles(*sources: Mapping[str, object]) -> None:
+    """One key, one origin; the settings see to it for theirs, this is the last line."""
+    keys = [key for source in sources for key in source]
+    doubles = sorted({key for key in keys if keys.count(key) > 1})
+    if doubles:
+        raise pulumi.RunError(
+            f"set more than once: {', '.join(doubles)}; each key belongs either in the env file or "
+            "among the secrets, and those of Redis in neither: remove the other"
+        )
 
 
 def _base64(text: str) -> str:

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pulumi
 from pulumi_kubernetes import core, networking
 
 from honeydue.kubernetes.catalogue import labels
 from honeydue.kubernetes.namespace import Namespace
+from honeydue.settings import Dns
 
 TLS_SECRET: Final = "honeydue-origin-tls"
 
 
-@dataclass(frozen=True, kw_only=True)
-class OriginCertificate:
-    """Cloudflare's Origin CA certificate for the zone and its private key, both PEM."""
+class Origin(Protocol):
+    """What the nodes present to Cloudflare in `strict` mode: certificate and key, both PEM."""
 
-    certificate: pulumi.Input[str]
-    private_key: pulumi.Input[str]
+    @property
+    def certificate(self) -> pulumi.Output[str]: ...
+
+    @property
+    def private_key(self) -> pulumi.Output[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngressArgs:
-    """The three names. `certificate`: only in `strict` mode; without it the origin speaks http."""
+    """`origin`: the nodes' certificate in `strict` mode; without it the origin speaks http."""
 
     namespace: Namespace
-    api: str
-    admin: str
-    landing: str
-    certificate: OriginCertificate | None
+    dns: Dns
+    origin: Origin | None
 
 
 class Ingress(pulumi.ComponentResource):
@@ -46,7 +47,7 @@ class Ingress(pulumi.ComponentResource):
             # Dies with the namespace; a destroy, or a rebuild, need not reach for it first.
             deleted_with=args.namespace.resource,
         )
-        if args.certificate is not None:
+        if args.origin is not None:
             core.v1.Secret(
                 f"{name}-tls",
                 metadata={
@@ -56,10 +57,8 @@ class Ingress(pulumi.ComponentResource):
                 },
                 type="kubernetes.io/tls",
                 data={
-                    "tls.crt": pulumi.Output.from_input(args.certificate.certificate).apply(
-                        _base64
-                    ),
-                    "tls.key": pulumi.Output.secret(args.certificate.private_key).apply(_base64),
+                    "tls.crt": args.origin.certificate.apply(_base64),
+                    "tls.key": args.origin.private_key.apply(_base64),
                 },
                 opts=child,
             )
@@ -67,10 +66,10 @@ class Ingress(pulumi.ComponentResource):
             name,
             **ingress(
                 namespace=args.namespace.namespace,
-                api=args.api,
-                admin=args.admin,
-                landing=args.landing,
-                tls=args.certificate is not None,
+                api=args.dns.api,
+                admin=args.dns.admin,
+                landing=args.dns.landing,
+                tls=args.origin is not None,
             ),
             opts=child,
         )

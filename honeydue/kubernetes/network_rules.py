@@ -7,7 +7,7 @@ allowed, by the NetworkPolicy API's own definition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -20,16 +20,6 @@ NODE_POD_PREFIX: Final = 24  # K3s' (and Kubernetes') default size of a node's s
 
 # HTTPS (APNs, FCM, Backblaze B2) and APNs' alternative port.
 ALWAYS_EXTERNAL: Final = frozenset({443, 2197})
-
-DEFAULT_PORTS: Final = {
-    "http": 80,
-    "https": 443,
-    "postgres": 5432,
-    "postgresql": 5432,
-    "redis": 6379,
-    "rediss": 6379,
-    "smtp": 587,
-}
 
 LINK_LOCAL: Final = "169.254.0.0/16"  # holds 169.254.169.254: user_data, and so the cluster's CAs
 
@@ -47,12 +37,12 @@ def vtep_addresses(pod_cidr: IPv4Network) -> list[str]:
     return [f"{share.network_address}/32" for share in pod_cidr.subnets(new_prefix=NODE_POD_PREFIX)]
 
 
-def external_ports(environment: Mapping[str, str], urls: Iterable[str] = ()) -> tuple[int, ...]:
-    """TCP ports of what lives outside: each `*_PORT` of the env file, each port of `urls`, and
-    HTTPS.
+def external_ports(
+    environment: Mapping[str, str], *, redis_url: str | None = None
+) -> tuple[int, ...]:
+    """TCP ports of what is outside: each `*_PORT` of the env file, an external Redis', and HTTPS.
 
-    The application's own `PORT` has no underscore before it and is left out. Among `urls` may stand
-    anything (the values of the env file, say): what is no URL with a port is passed over.
+    The application's own `PORT` has no underscore before it and is left out.
     """
     ports = set(ALWAYS_EXTERNAL)
     ports |= {
@@ -60,10 +50,8 @@ def external_ports(environment: Mapping[str, str], urls: Iterable[str] = ()) -> 
         for key, value in environment.items()
         if key.endswith("_PORT") and value.isdigit()
     }
-    for url in urls:
-        scheme, separator, _ = url.partition("://")
-        if separator:
-            ports.add(urlsplit(url).port or DEFAULT_PORTS.get(scheme, 443))
+    if redis_url is not None:
+        ports.add(urlsplit(redis_url).port or REDIS.port)
     return tuple(sorted(ports))
 
 
@@ -77,37 +65,28 @@ def network_policies(
     redis: bool,
 ) -> dict[str, Spec]:
     """Name → spec of every policy; with `redis` also those of the in-cluster one."""
+    trusted = [w.name for w in WORKLOADS if w.secrets]  # those with passwords to anything
+    others = [w.name for w in WORKLOADS if not w.secrets]
+    outside: Spec = {
+        "ipBlock": {
+            "cidr": "0.0.0.0/0",
+            # Outside means outside: neither nodes nor their API server, etcd and kubelet, neither
+            # pods nor services, nor the metadata service.
+            "except": [
+                *(str(c) for c in sorted({network_cidr, pod_cidr, service_cidr})),
+                LINK_LOCAL,
+            ],
+        }
+    }
+    dns: Spec = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+    }
     policies: dict[str, Spec] = {
         "default-deny": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
-        "allow-dns": _egress(
-            [w.name for w in WORKLOADS],
-            to=[
-                {
-                    "namespaceSelector": {
-                        "matchLabels": {"kubernetes.io/metadata.name": "kube-system"}
-                    },
-                    "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
-                }
-            ],
-            ports=[("UDP", 53), ("TCP", 53)],
-        ),
-        "allow-external": _egress(
-            [w.name for w in WORKLOADS],
-            to=[
-                {
-                    "ipBlock": {
-                        "cidr": "0.0.0.0/0",
-                        # Outside means outside: neither nodes nor their API server, etcd and
-                        # kubelet, neither pods nor services, nor the metadata service.
-                        "except": [
-                            *(str(c) for c in sorted({network_cidr, pod_cidr, service_cidr})),
-                            LINK_LOCAL,
-                        ],
-                    }
-                }
-            ],
-            ports=[("TCP", port) for port in ports],
-        ),
+        "allow-dns": _egress(trusted + others, to=dns, ports=[("UDP", 53), ("TCP", 53)]),
+        "allow-external": _egress(trusted, to=outside, ports=[("TCP", port) for port in ports]),
+        "allow-https": _egress(others, to=outside, ports=[("TCP", 443)]),
     }
     # Traefik by its addresses, as policies cannot select pods in the host's network: the node's
     # private one (what host-gw or a masquerading kube-proxy would show) and flannel's.
@@ -121,30 +100,29 @@ def network_policies(
                 "ingress": [{"from": traefik, "ports": [_port("TCP", workload.port)]}],
             }
     if redis:
-        clients = [w.name for w in WORKLOADS if w.secrets]  # who knows the password
         policies["allow-clients-to-redis"] = {
             "podSelector": {"matchLabels": {NAME: REDIS.name}},
             "policyTypes": ["Ingress"],
             "ingress": [
                 {
-                    "from": [{"podSelector": _any_of(clients)}],
+                    "from": [{"podSelector": _any_of(trusted)}],
                     "ports": [_port("TCP", REDIS.port)],
                 }
             ],
         }
         policies["allow-redis"] = _egress(
-            clients,
-            to=[{"podSelector": {"matchLabels": {NAME: REDIS.name}}}],
+            trusted,
+            to={"podSelector": {"matchLabels": {NAME: REDIS.name}}},
             ports=[("TCP", REDIS.port)],
         )
     return policies
 
 
-def _egress(names: Sequence[str], *, to: list[Spec], ports: list[tuple[str, int]]) -> Spec:
+def _egress(names: Sequence[str], *, to: Spec, ports: list[tuple[str, int]]) -> Spec:
     return {
         "podSelector": _any_of(names),
         "policyTypes": ["Egress"],
-        "egress": [{"to": to, "ports": [_port(protocol, port) for protocol, port in ports]}],
+        "egress": [{"to": [to], "ports": [_port(protocol, port) for protocol, port in ports]}],
     }
 
 

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from typing import Any
 
 import pulumi
 from pulumi_kubernetes import networking, policy
+from pydantic import SecretStr
 
 from honeydue.kubernetes.catalogue import NAME, REDIS, WORKLOADS, labels
 from honeydue.kubernetes.namespace import Namespace
-from honeydue.kubernetes.network_rules import network_policies
+from honeydue.kubernetes.network_rules import external_ports, network_policies
+from honeydue.settings import Cluster
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoliciesArgs:
-    """The cluster's address plan, the TCP ports of what is outside, and whether Redis runs here."""
+    """`environment` tells which ports live outside; no `external_redis`: Redis runs here."""
 
     namespace: Namespace
-    pod_cidr: IPv4Network
-    service_cidr: IPv4Network
-    network_cidr: IPv4Network
-    node_cidr: IPv4Network
-    external_ports: Sequence[int]
-    redis: bool
+    cluster: Cluster
+    environment: Mapping[str, str]
+    external_redis: SecretStr | None
 
 
 class Policies(pulumi.ComponentResource):
@@ -40,13 +38,17 @@ class Policies(pulumi.ComponentResource):
             # Dies with the namespace; a destroy, or a rebuild, need not reach for it first.
             deleted_with=args.namespace.resource,
         )
+        redis = args.external_redis is None
         rules = network_policies(
-            pod_cidr=args.pod_cidr,
-            service_cidr=args.service_cidr,
-            network_cidr=args.network_cidr,
-            node_cidr=args.node_cidr,
-            ports=tuple(args.external_ports),
-            redis=args.redis,
+            pod_cidr=args.cluster.pod_cidr,
+            service_cidr=args.cluster.service_cidr,
+            network_cidr=args.cluster.network_cidr,
+            node_cidr=args.cluster.node_cidr,
+            ports=external_ports(
+                args.environment,
+                redis_url=args.external_redis.get_secret_value() if args.external_redis else None,
+            ),
+            redis=redis,
         )
         for title, spec in rules.items():
             rule: dict[str, Any] = {
@@ -58,7 +60,7 @@ class Policies(pulumi.ComponentResource):
                 "spec": spec,
             }
             networking.v1.NetworkPolicy(f"{name}-{title}", **rule, opts=child)
-        for workload, budget in disruption_budgets(redis=args.redis).items():
+        for workload, budget in disruption_budgets(redis=redis).items():
             limit: dict[str, Any] = {
                 "metadata": {
                     "name": workload,

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_random as random
 from pulumi_kubernetes import apps, core
+from pydantic import SecretStr
 
 from honeydue.kubernetes.catalogue import REDIS, labels
 from honeydue.kubernetes.hashing import content_hash
@@ -30,7 +31,7 @@ class RedisArgs:
     """`external_url` (rediss://user:password@host:port): that one is used and none is run here."""
 
     namespace: Namespace
-    external_url: pulumi.Input[str] | None
+    external_url: SecretStr | None
 
 
 class Redis(pulumi.ComponentResource):
@@ -44,7 +45,7 @@ class Redis(pulumi.ComponentResource):
     ) -> None:
         super().__init__("honeydue:kubernetes:Redis", name, None, opts)
         if args.external_url is not None:
-            self.secrets = {"REDIS_URL": pulumi.Output.secret(args.external_url)}
+            self.secrets = {"REDIS_URL": pulumi.Output.secret(args.external_url.get_secret_value())}
         else:
             self.secrets = self._run(name, args.namespace)
         self.register_outputs({})

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final
 
 import pulumi
 import pulumi_random as random
 import yaml
+from pydantic import SecretStr
 
-from honeydue.images import SERVICES, reference
+from honeydue.images import references
 from honeydue.kubernetes.catalogue import NAME
 from honeydue.kubernetes.configuration import Configuration, ConfigurationArgs
-from honeydue.kubernetes.ingress import Ingress, IngressArgs, OriginCertificate
+from honeydue.kubernetes.ingress import Ingress, IngressArgs
 from honeydue.kubernetes.namespace import Namespace, NamespaceArgs
 from honeydue.kubernetes.policies import Policies, PoliciesArgs
 from honeydue.kubernetes.provider import connect
 from honeydue.kubernetes.redis import Redis, RedisArgs
 from honeydue.kubernetes.traefik import Traefik, TraefikArgs
 from honeydue.kubernetes.workloads import Workloads, WorkloadsArgs
+from honeydue.settings import Cluster, Dns, Images, Registry
 
 from .recording import Recorded, Recording, record
 
@@ -39,12 +41,30 @@ PASSWORD: Final = "canary-generated-password"
 HMAC_KEY: Final = "canary-generated-hmac-key"
 
 ENVIRONMENT: Final = {"DEBUG": "false", "POSTGRES_HOST": "db.vendor.net", "POSTGRES_PORT": "5432"}
-IMAGES: Final = {
-    service: reference(
-        server="gitea.treytartt.com", namespace="admin", service=service, version="237c6b8"
+DNS: Final = Dns(
+    zone_id="0123456789abcdef0123456789abcdef",
+    zone="myhoneydue.com",
+    api="api.myhoneydue.com",
+    admin="admin.myhoneydue.com",
+    landing="myhoneydue.com",
+)
+
+
+def registry(token: str = TOKEN) -> Registry:
+    """The book's registry."""
+    return Registry(
+        server="gitea.treytartt.com", namespace="admin", username="admin", token=SecretStr(token)
     )
-    for service in SERVICES
-}
+
+
+def secret(values: Mapping[str, str]) -> dict[str, SecretStr]:
+    """As the settings hold them."""
+    return {key: SecretStr(value) for key, value in values.items()}
+
+
+IMAGES: Final = references(
+    registry(), Images(api="237c6b8", worker="237c6b8", admin="sha256:" + "ab" * 32)
+)
 
 KINDS: Final = {
     "kubernetes:apps/v1:Deployment",
@@ -61,6 +81,14 @@ def generated(resource: Recorded) -> Mapping[str, Any]:
     if resource.type == "random:index/randomPassword:RandomPassword":
         return {"result": HMAC_KEY if "name-key" in resource.name else PASSWORD}
     return {}
+
+
+@dataclass(frozen=True)
+class OriginPair:
+    """As honeydue.cloudflare.zone has it; importing that would load all of pulumi-cloudflare."""
+
+    certificate: pulumi.Output[str]
+    private_key: pulumi.Output[str]
 
 
 @cache
@@ -88,23 +116,21 @@ def declared(
         )
         opts = pulumi.ResourceOptions(providers=[provider, generator])
         namespace = Namespace("honeydue", NamespaceArgs(), opts)
+        external_redis = None if redis else SecretStr(EXTERNAL_REDIS)
         Traefik("traefik", TraefikArgs(trusted_ips=["173.245.48.0/20", "103.21.244.0/22"]), opts)
         policies = Policies(
             "policies",
             PoliciesArgs(
                 namespace=namespace,
-                pod_cidr=IPv4Network("10.42.0.0/16"),
-                service_cidr=IPv4Network("10.43.0.0/16"),
-                network_cidr=IPv4Network("10.10.0.0/16"),
-                node_cidr=IPv4Network("10.10.1.0/24"),
-                external_ports=(443, 5432),
-                redis=redis,
+                cluster=Cluster(),
+                environment=ENVIRONMENT,
+                external_redis=external_redis,
             ),
             opts,
         )
         server = Redis(
             "redis",
-            RedisArgs(namespace=namespace, external_url=None if redis else EXTERNAL_REDIS),
+            RedisArgs(namespace=namespace, external_url=external_redis),
             opts,
         )
         configuration = Configuration(
@@ -112,10 +138,9 @@ def declared(
             ConfigurationArgs(
                 namespace=namespace,
                 environment={**ENVIRONMENT, "DEBUG": debug},
-                secrets={**CANARIES, "SECRET_KEY": secret_key, **server.secrets},
-                registry_server="gitea.treytartt.com",
-                registry_username="admin",
-                registry_token=token,
+                secrets=secret({**CANARIES, "SECRET_KEY": secret_key}),
+                generated=server.secrets,
+                registry=registry(token),
             ),
             opts,
         )
@@ -133,10 +158,11 @@ def declared(
             "ingress",
             IngressArgs(
                 namespace=namespace,
-                api="api.myhoneydue.com",
-                admin="admin.myhoneydue.com",
-                landing="myhoneydue.com",
-                certificate=OriginCertificate(certificate="PEM", private_key=ORIGIN_KEY)
+                dns=DNS,
+                origin=OriginPair(
+                    certificate=pulumi.Output.from_input("PEM"),
+                    private_key=pulumi.Output.secret(ORIGIN_KEY),
+                )
                 if strict
                 else None,
             ),

@@ -16,7 +16,7 @@ from honeydue.kubernetes.configuration import Configuration, ConfigurationArgs, 
 from honeydue.kubernetes.hashing import content_hash, keyed_hash
 from honeydue.kubernetes.namespace import Namespace, NamespaceArgs
 
-from .cluster_program import CANARIES, ENVIRONMENT, declared, template, workloads
+from .cluster_program import CANARIES, ENVIRONMENT, declared, registry, secret, template, workloads
 from .recording import record
 
 DATA = st.dictionaries(st.text(), st.text(), max_size=5)
@@ -91,8 +91,8 @@ def test_a_changed_secret_rolls_api_and_worker_but_not_the_admin_panel() -> None
 
 
 def test_a_rotated_registry_token_rolls_nothing_and_changes_one_object_in_place() -> None:
-    assert _rolled(token="another") == set()
-    before, after = declared(), declared(token="another")
+    assert _rolled(token="another-token") == set()
+    before, after = declared(), declared(token="another-token")
     changed = {r.name for r in before if r.custom and r.inputs != after.named(r.name).inputs}
     assert changed == {"configuration-pull"}
     metadata = [r.named("configuration-pull").inputs["metadata"]["name"] for r in (before, after)]
@@ -160,10 +160,9 @@ def test_in_the_first_preview_only_the_generated_names_are_unknown() -> None:
             ConfigurationArgs(
                 namespace=namespace,
                 environment=ENVIRONMENT,
-                secrets=CANARIES,
-                registry_server="gitea.treytartt.com",
-                registry_username="admin",
-                registry_token="token",
+                secrets=secret(CANARIES),
+                generated={},
+                registry=registry(),
             ),
         )
         pulumi.export("config", configuration.config)
@@ -175,21 +174,20 @@ def test_in_the_first_preview_only_the_generated_names_are_unknown() -> None:
     assert names["config"].startswith("honeydue-config-")
 
 
-def test_a_key_that_is_both_plain_and_secret_is_refused_by_name() -> None:
+def test_a_key_with_two_origins_is_refused_by_name() -> None:
     def program() -> None:
         Configuration(
             "configuration",
             ConfigurationArgs(
                 namespace=Namespace("honeydue", NamespaceArgs()),
                 environment={"REDIS_URL": "redis://x"},
-                secrets={"REDIS_URL": "redis://canary"},
-                registry_server="gitea.treytartt.com",
-                registry_username="admin",
-                registry_token="token",
+                secrets=secret({"REDIS_URL": "redis://canary"}),
+                generated={},
+                registry=registry(),
             ),
         )
 
-    with pytest.raises(pulumi.RunError, match=r"REDIS_URL; remove the key") as refused:
+    with pytest.raises(pulumi.RunError, match=r"more than once: REDIS_URL; each key") as refused:
         record(program)
     assert "canary" not in str(refused.value)
 

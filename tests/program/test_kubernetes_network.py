@@ -159,22 +159,32 @@ def test_flannel_has_one_address_for_each_share_of_the_pod_cidr() -> None:
     assert all(ip_network(a).num_addresses == 1 for a in addresses)
 
 
-def test_ports_come_from_the_env_file_and_the_urls() -> None:
-    ports = external_ports(
-        {
-            "PORT": "8000",
-            "POSTGRES_PORT": "5433",
-            "EMAIL_PORT": "587",
-            "DEBUG_PORT": "",
-            "API": "x:1",
-        },
-        urls=[
-            "rediss://user:pa:ss@redis.vendor.net:6380/0",
-            "postgres://db.vendor.net/honeydue",
-            "plain value: 99",
-        ],
-    )
-    assert ports == (443, 587, 2197, 5432, 5433, 6380)
+def test_ports_come_from_the_env_file_and_an_external_redis() -> None:
+    environment = {"PORT": "8000", "DB_PORT": "5433", "EMAIL_PORT": "587", "DEBUG_PORT": ""}
+    assert external_ports(environment) == (443, 587, 2197, 5433)
+    url = "rediss://user:pa%3Ass@redis.vendor.net"
+    assert 6380 in external_ports({}, redis_url=f"{url}:6380/0")
+    assert 6379 in external_ports({}, redis_url=url)
+
+
+def test_ports_of_the_env_file_are_open_and_no_others() -> None:
+    (rule,) = policies()["allow-external"]["egress"]
+    assert [p["port"] for p in rule["ports"]] == [443, 2197, 5432]
+    (rule,) = policies(declared(redis=False))["allow-external"]["egress"]
+    assert [p["port"] for p in rule["ports"]] == [443, 2197, 5432, 6380]
+
+
+@every_workload
+def test_only_who_has_the_passwords_reaches_database_and_mail(workload: Recorded) -> None:
+    name = workload.inputs["metadata"]["name"]
+    reached = {
+        port["port"]
+        for rule in of(name, "egress")
+        if any("ipBlock" in peer for peer in rule["to"])
+        for port in rule["ports"]
+    }
+    full = {443, 2197, 5432}
+    assert reached == {"api": full, "worker": full, "admin": {443}, "redis": set()}[name]
 
 
 def _sorted(value: object) -> object:
