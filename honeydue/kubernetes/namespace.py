@@ -55,7 +55,6 @@ class Namespace(pulumi.ComponentResource):
                 metadata={"name": priority},
                 value=value,
                 description=why,
-                global_default=False,
                 opts=child,
             )
             for priority, (value, why) in PRIORITIES.items()

@@ -22,7 +22,8 @@ class Traefik(pulumi.ComponentResource):
     """The HelmChartConfig that K3s merges into its own HelmChart of the same name.
 
     Pulumi does not wait for it: the helm-controller starts a job, and the job a rollout, one node
-    after the other. The kind itself is there as soon as a K3s server is Ready.
+    after the other. K3s registers the kind itself while it starts; the plugin
+    retries for a while when it is not there yet.
     """
 
     config: CustomResource
