@@ -22,8 +22,8 @@ class Traefik(pulumi.ComponentResource):
     """The HelmChartConfig that K3s merges into its own HelmChart of the same name.
 
     Pulumi does not wait for it: the helm-controller starts a job, and the job a rollout, one node
-    after the other. K3s registers the kind itself while it starts; the plugin
-    retries for a while when it is not there yet.
+    after the other. K3s registers the kind itself while it starts; should that be later than the
+    readiness gate, the plugin tries again for a while.
     """
 
     config: CustomResource
