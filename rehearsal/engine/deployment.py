@@ -1,41 +1,56 @@
-"""SKELETON (signatures are final): one run of the engine over one stack."""
+"""preview, up, refresh and destroy of one stack: the engine's front door.
+
+Here a run is put together (project, configuration, state, lock, program) and taken apart again (last save,
+history, result). What a run does is told in `registration` (decisions), `run` (steps), `journal`
+(saving) and `monitor` (the seam to Pulumi's SDK).
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from rehearsal.engine.events import Listener
-from rehearsal.engine.provider import Properties, Provider
+from rehearsal import providers
+from rehearsal.engine import events
+from rehearsal.engine.errors import EngineError
+from rehearsal.engine.events import Listener, Op
+from rehearsal.engine.journal import Journal
+from rehearsal.engine.monitor import Monitor
+from rehearsal.engine.program import run_program
+from rehearsal.engine.project import Configuration, Project, StackFile
+from rehearsal.engine.provider import Properties, ProviderError
+from rehearsal.engine.registration import Registrar
+from rehearsal.engine.run import LoadProvider, Run
+from rehearsal.engine.secrets import Crypter, open_crypter
+from rehearsal.engine.state import (
+    Backend,
+    Checkpoint,
+    Resource,
+    deployment_from_json,
+    deployment_to_json,
+    resource_to_json,
+)
+from rehearsal.engine.steps import PROVIDER_PREFIX, STACK_TYPE, differences, matches_target
+from rehearsal.engine.values import mark_secrets, plain
 
-# `rehearsal.providers.load`: (package such as "hcloud", the provider resource's inputs) -> Provider.
-LoadProvider = Callable[[str, Properties], Provider]
+__all__ = ["Backend", "Deployment", "EngineError", "Project", "Result"]
 
-
-class EngineError(Exception):
-    """A refusal in words for the operator: what is wrong and the line that mends it. No traceback."""
-
-
-@dataclass(frozen=True)
-class Project:
-    """`Pulumi.yaml`: the project's name, its folder, and its own `config:` values."""
-
-    name: str
-    root: Path
-    config: dict[str, Any]  # fully qualified key -> value (as in Pulumi.yaml, `value:` unwrapped)
-
-    @staticmethod
-    def load(folder: Path) -> Project:
-        """Reads `folder`/Pulumi.yaml; `EngineError` when it is missing or no Python project."""
-        raise NotImplementedError
+_ADVICE: Final = {
+    "creating": "was being created when the last run ended, and may exist at the vendor without being "
+    "in the state. Look for it there and delete it, or let this run tell whether its name is taken",
+    "updating": "was being updated when the last run ended; `refresh` brings its state up to date",
+    "deleting": "was being deleted when the last run ended; `refresh` finds out whether it is gone",
+}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to. `changes`: logical steps by op; `outputs`: may hold `Secret`, `UNKNOWN`."""
+    """What a run came to. `changes`: logical steps by op; `outputs` may hold `Secret`, `UNKNOWN`."""
 
     ok: bool
     changes: dict[str, int]
@@ -46,23 +61,27 @@ class Result:
 class Deployment:
     """preview, up, refresh and destroy of one stack.
 
-    `backend` is `state.Backend(folder that holds .pulumi)`. Every verb takes the lock unless it only
-    previews, reports to `on_event`, and returns a `Result`; a resource's failure is in the result,
-    `EngineError` is raised only when nothing could be started (lock, passphrase, corrupt state).
-    `cancelled`: set it (Ctrl-C) and running steps finish, no other starts. `targets`: URNs; others
-    are left as they are.
+    `backend` is the folder that holds .pulumi. Every verb takes the lock unless it only previews,
+    reports to `on_event`, and returns a `Result`; a resource's failure is in the result, `EngineError`
+    is raised only when nothing could be started (lock, passphrase, corrupt state).
+    `cancelled`: set it (Ctrl-C) and running steps finish, no other starts. `targets`: URNs, `*`
+    allowed; other resources are left as they are.
     """
 
     def __init__(
         self,
         project: Project,
         stack: str,
-        backend: Any,
+        backend: Backend,
         *,
         load_provider: LoadProvider | None = None,  # None: rehearsal.providers.load
         parallel: int = 16,
     ) -> None:
-        raise NotImplementedError
+        self.project, self.stack, self.backend = project, stack, backend
+        self.parallel = parallel
+        self._load_provider = load_provider or providers.load
+
+    # --- verbs ---------------------------------------------------------------------------------
 
     def preview(
         self,
@@ -71,7 +90,7 @@ class Deployment:
         targets: Sequence[str] = (),
         cancelled: threading.Event | None = None,
     ) -> Result:
-        raise NotImplementedError
+        return self._verb("preview", on_event, targets, cancelled, True, self._program)
 
     def up(
         self,
@@ -80,7 +99,7 @@ class Deployment:
         targets: Sequence[str] = (),
         cancelled: threading.Event | None = None,
     ) -> Result:
-        raise NotImplementedError
+        return self._verb("update", on_event, targets, cancelled, False, self._program)
 
     def refresh(
         self,
@@ -90,7 +109,7 @@ class Deployment:
         cancelled: threading.Event | None = None,
         dry_run: bool = False,
     ) -> Result:
-        raise NotImplementedError
+        return self._verb("refresh", on_event, targets, cancelled, dry_run, self._refresh)
 
     def destroy(
         self,
@@ -100,24 +119,233 @@ class Deployment:
         cancelled: threading.Event | None = None,
         dry_run: bool = False,
     ) -> Result:
-        raise NotImplementedError
+        return self._verb("destroy", on_event, targets, cancelled, dry_run, self._destroy)
 
-    # What `stack export|import|output|history` and `cancel` need.
+    # --- the state -----------------------------------------------------------------------------
+
     def export(self) -> dict[str, Any]:
         """{"version": 3, "deployment": …}: secrets stay encrypted."""
-        raise NotImplementedError
+        raw = self.backend.load(self.project.name, self.stack)
+        if raw is None:
+            raise EngineError(f"the stack {self.stack!r} has no state yet: run `up` first")
+        return {"version": 3, "deployment": raw}
 
     def import_(self, exported: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Replaces the state; what it was stays beside it as .bak. Read and checked first."""
+        if exported.get("version") != 3 or not isinstance(exported.get("deployment"), dict):
+            raise EngineError(
+                'stack import: not a deployment of "version": 3, as `stack export` writes'
+            )
+        raw = exported["deployment"]
+        with self.backend.lock(self.project.name, self.stack):
+            crypter, checkpoint = self._opened(raw)
+            resources = [resource_to_json(r, crypter) for r in checkpoint.resources]
+            pending = [
+                {"resource": resource_to_json(p.resource, crypter), "type": p.type}
+                for p in checkpoint.pending
+            ]
+            self.backend.save(
+                self.project.name, self.stack, deployment_to_json(resources, pending, crypter.salt)
+            )
 
     def outputs(self) -> Properties:
         """The last run's stack outputs, decrypted, secrets as `values.Secret`."""
-        raise NotImplementedError
+        _, checkpoint = self._opened(self.backend.load(self.project.name, self.stack))
+        return next((r.outputs for r in checkpoint.resources if r.type == STACK_TYPE), {})
 
     def history(self) -> list[dict[str, Any]]:
-        """Newest first: the CLI's update records (kind, startTime, endTime, result, resourceChanges)."""
-        raise NotImplementedError
+        """Newest first: the CLI's update records (kind, startTime, endTime, result, …)."""
+        return self.backend.history(self.project.name, self.stack)
 
-    def cancel(self) -> None:
-        """Removes the locks of this stack."""
-        raise NotImplementedError
+    def cancel(self) -> int:
+        """Removes the locks of this stack and says how many there were."""
+        return self.backend.cancel(self.project.name, self.stack)
+
+    def _opened(self, raw: dict[str, Any] | None) -> tuple[Crypter, Checkpoint]:
+        """The state, decrypted, and the crypter to save it with: the stack file's, as the CLI has
+        it; else the state's own; else, for a stack that never ran, a new one kept in the state."""
+        salt = StackFile.load(self.project, self.stack).salt
+        kept = ((raw or {}).get("secrets_providers") or {}).get("state", {}).get("salt")
+        crypter = open_crypter(salt or kept)
+        # An imported state may have been sealed under another salt; the passphrase is the same.
+        opener = crypter if kept in (None, crypter.salt) else open_crypter(kept)
+        return crypter, deployment_from_json(raw or {}, opener)
+
+    # --- one run -------------------------------------------------------------------------------
+
+    def _verb(
+        self,
+        kind: str,
+        on_event: Listener,
+        targets: Sequence[str],
+        cancelled: threading.Event | None,
+        dry_run: bool,
+        act: Callable[[Run, Checkpoint], None],
+    ) -> Result:
+        names = self.project.name, self.stack
+        with nullcontext() if dry_run else self.backend.lock(*names):
+            started, clock = int(time.time()), time.monotonic()
+            file = StackFile.load(self.project, self.stack)
+            crypter, before = self._opened(self.backend.load(*names))
+            configuration = Configuration.of(self.project, file, crypter)
+            save = None if dry_run else (lambda raw: self.backend.save(*names, raw))
+            run = Run(
+                project=self.project.name,
+                stack=self.stack,
+                configuration=configuration,
+                journal=Journal(before, crypter, save),
+                listener=on_event,
+                load_provider=self._load_provider,
+                parallel=self.parallel,
+                dry_run=dry_run,
+                cancelled=cancelled or threading.Event(),
+                targets=targets,
+            )
+            run.emit(events.PreludeEvent(configuration.masked, dry_run, *names))
+            for pending in before.pending:
+                run.warn(
+                    f"resource {pending.resource.urn} {_ADVICE.get(pending.type, pending.type)}",
+                    pending.resource.urn,
+                )
+            with self._recorded(kind, run, file, started, dry_run):
+                act(run, before)
+                if run.cancelled.is_set():
+                    run.error(
+                        "cancelled: what had begun was finished and saved; `up` goes on from it"
+                    )
+            run.emit(
+                events.Summary(dict(run.changes), time.monotonic() - clock, not run.errors, dry_run)
+            )
+            return Result(not run.errors, dict(run.changes), run.outputs, tuple(run.errors))
+
+    @contextmanager
+    def _recorded(
+        self, kind: str, run: Run, file: StackFile, started: int, dry_run: bool
+    ) -> Iterator[None]:
+        """The last save and the history entry, whatever becomes of the run."""
+        result = "failed"
+        try:
+            yield
+            result = "failed" if run.errors else "succeeded"
+        finally:
+            if not dry_run:
+                run.journal.write()
+                record = {
+                    "version": 1,
+                    "kind": kind,
+                    "startTime": started,
+                    "message": "",
+                    "environment": {"exec.kind": "rehearsal"},
+                    "config": {
+                        k: v if isinstance(v, dict) else str(v) for k, v in file.config.items()
+                    },
+                    "result": result,
+                    "endTime": int(time.time()),
+                    "resourceChanges": dict(run.changes),
+                }
+                self.backend.record(self.project.name, self.stack, record)
+
+    def _program(self, run: Run, before: Checkpoint) -> None:
+        registrar = Registrar(run, before.resources)
+
+        def delete_the_rest() -> None:
+            """What the program did not register any more. Not after a failure: what failed may still
+            need it, and a program that died early has not registered everything."""
+            if run.errors or run.cancelled.is_set():
+                return
+            if missing := [
+                t for t in run.targets if not any(matches_target(r.urn, [t]) for r in known())
+            ]:
+                run.error(f"--target: the stack has no resource {', '.join(missing)}")
+                return
+            rest = run.journal.remaining
+            run.delete_all(
+                [r for r in rest if not run.targets or matches_target(r.urn, run.targets)]
+            )
+
+        def known() -> Sequence[Resource]:
+            return (*run.journal.resources, *before.resources)
+
+        monitor = Monitor(run, registrar, when_done=delete_the_rest)
+        try:
+            died_of = run_program(
+                self.project,
+                self.stack,
+                run.configuration,
+                monitor,
+                parallel=self.parallel,
+                dry_run=run.dry_run,
+            )
+        finally:
+            monitor.close()
+        # After Ctrl-C or a bail the program dies of the engine's own word; the cause is told already.
+        if died_of is not None and not (run.cancelled.is_set() or "has terminated" in died_of):
+            run.error(died_of)
+
+    def _destroy(self, run: Run, before: Checkpoint) -> None:
+        doomed = [
+            r for r in before.resources if not run.targets or matches_target(r.urn, run.targets)
+        ]
+        if run.targets:
+            urns = {r.urn for r in doomed}
+            for resource in before.resources:
+                if resource.urn not in urns and (needs := resource.references & urns):
+                    run.error(
+                        f"cannot delete {min(needs)}: {resource.urn} depends on it; target both"
+                    )
+        if hooked := [
+            r for r in doomed if {"before-delete", "after-delete"} & r.resource_hooks.keys()
+        ]:
+            run.error(
+                f"{hooked[0].urn} has delete hooks, which live in the program; remove the resource from "
+                "the program and run `up`, or take the hooks off and run `up` first"
+            )
+        if not run.errors:
+            run.delete_all(doomed)
+
+    def _refresh(self, run: Run, _before: Checkpoint) -> None:
+        """Asks the vendors what is really there. The program does not run, and inputs follow what is
+        found, so that the next preview shows how to bring it back."""
+        resources = [
+            r
+            for r in run.journal.remaining
+            if r.custom
+            and not r.type.startswith(PROVIDER_PREFIX)
+            and not r.pending_replacement
+            and (not run.targets or matches_target(r.urn, run.targets))
+        ]
+        run.backwards(resources, lambda r: _refresh_one(run, r))
+
+
+def _refresh_one(run: Run, old: Resource) -> None:
+    with run.step(Op.REFRESH, old, old) as outcome:
+        try:
+            found = run.provider(old.provider).read(
+                old.type, old.id, plain(old.inputs), plain(old.outputs), run.context(old, "read")
+            )
+        except ProviderError as error:
+            if error.outputs is None:
+                raise
+            found = plain(old.inputs), error.outputs  # there, but still not ready
+            errors: tuple[str, ...] = (str(error),)
+        else:
+            errors = ()
+        if found is None:
+            outcome.op = Op.DELETE
+            run.journal.finish(None, replaces=old)
+            run.journal.forget(old.urn)
+            return
+        inputs, outputs = found
+        new = dataclasses.replace(
+            old,
+            inputs=mark_secrets(inputs, old.inputs),
+            outputs=mark_secrets(
+                outputs, {**old.inputs, **old.outputs}, old.additional_secret_outputs
+            ),
+            init_errors=errors,
+        )
+        changed = any(differences(old.outputs, new.outputs)) or any(
+            differences(old.inputs, new.inputs)
+        )
+        outcome.op, outcome.outputs = Op.UPDATE if changed else Op.SAME, new.outputs
+        run.journal.finish(None, replaces=old, leaves=new)

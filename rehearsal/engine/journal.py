@@ -15,14 +15,35 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from rehearsal.engine.provider import Properties
+from rehearsal.engine.secrets import Crypter
 from rehearsal.engine.state import (
     Checkpoint,
-    Crypter,
     Pending,
     Resource,
     deployment_to_json,
     resource_to_json,
 )
+
+
+def in_order(resources: Sequence[Resource]) -> tuple[Resource, ...]:
+    """The same order, except that what a resource refers to is moved before it when it is not (an
+    untargeted resource keeps its old references, to old resources that come later)."""
+    first: dict[str, Resource] = {}
+    for resource in resources:
+        first.setdefault(resource.urn, resource)
+    placed: dict[int, Resource] = {}
+
+    def place(resource: Resource) -> None:
+        if id(resource) not in placed:
+            for urn in sorted(resource.references & first.keys()):
+                if first[urn] is not resource:
+                    place(first[urn])
+            placed[id(resource)] = resource
+
+    for resource in resources:
+        place(resource)
+    return tuple(placed.values())
 
 
 class Journal:
@@ -58,7 +79,7 @@ class Journal:
     @property
     def resources(self) -> tuple[Resource, ...]:
         with self._lock:
-            return tuple(self._rewritten(r) for r in (*self._news, *self._olds))
+            return in_order([self._rewritten(r) for r in (*self._news, *self._olds)])
 
     # --- steps ---------------------------------------------------------------------------------
 
@@ -100,18 +121,39 @@ class Journal:
             if pending is not None:
                 self.write()
 
-    def amend(self, new: Resource) -> None:
-        """Replaces the new resource of the same URN (a component's outputs come later)."""
+    def amend(self, new: Resource, outputs: Properties) -> None:
+        """Gives a new resource its outputs (a component's come later than itself)."""
         with self._lock:
-            at = next(i for i, r in enumerate(self._news) if r.urn == new.urn)
-            self._news[at] = new
+            at = next(i for i, r in enumerate(self._news) if r is new)
+            self._news[at] = dataclasses.replace(new, outputs=outputs)
+
+    def forget(self, urn: str) -> None:
+        """A refresh found `urn` gone: no other resource may refer to it any more."""
+        with self._lock:
+            if any(r.urn == urn for r in self._olds):
+                return  # the other half of a replacement is still there
+            for i, r in enumerate(self._olds):
+                if urn in r.references:
+                    deps = {
+                        k: tuple(u for u in urns if u != urn)
+                        for k, urns in r.property_dependencies.items()
+                    }
+                    self._olds[i] = dataclasses.replace(
+                        r,
+                        dependencies=tuple(u for u in r.dependencies if u != urn),
+                        property_dependencies=deps,
+                        parent="" if r.parent == urn else r.parent,
+                        deleted_with="" if r.deleted_with == urn else r.deleted_with,
+                    )
 
     def write(self) -> None:
         with self._lock:
             if self._save is None:
                 return
             resources = [self._as_json(r) for r in self.resources]
-            pending = [{"resource": self._as_json(p.resource), "type": p.type} for p in self._pending]
+            pending = [
+                {"resource": self._as_json(p.resource), "type": p.type} for p in self._pending
+            ]
             self._save(deployment_to_json(resources, pending, self._crypter.salt))
 
     # --- inside --------------------------------------------------------------------------------

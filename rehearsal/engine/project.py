@@ -33,7 +33,7 @@ _Loader.add_implicit_resolver(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        loaded = yaml.load(path.read_text(), _Loader)  # noqa: S506 - a SafeLoader
+        loaded = yaml.load(path.read_text(), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise EngineError(f"{path}: no valid YAML: {error}") from error
     if not isinstance(loaded or {}, dict):

@@ -82,10 +82,19 @@ class Provider(Protocol):
     `inputs` may hold UNKNOWN during a preview. Methods run in worker threads, several at once.
     """
 
-    def check(self, type_: str, olds: Properties | None, news: Properties) -> tuple[Properties, list[CheckFailure]]:
+    def check(
+        self, type_: str, olds: Properties | None, news: Properties
+    ) -> tuple[Properties, list[CheckFailure]]:
         """Validates and normalises inputs (defaults, auto-names); unknown types or properties fail."""
 
-    def diff(self, type_: str, id: str, old_inputs: Properties, old_outputs: Properties, new_inputs: Properties) -> Diff:
+    def diff(
+        self,
+        type_: str,
+        id: str,
+        old_inputs: Properties,
+        old_outputs: Properties,
+        new_inputs: Properties,
+    ) -> Diff:
         """Compares by the vendor's rules. `new_inputs` may hold UNKNOWN (counts as changed).
 
         `type_` is `pulumi:providers:<package>` when the provider's own configuration changed (the
@@ -98,13 +107,25 @@ class Provider(Protocol):
         """Makes it and returns (id, outputs). With `ctx.dry_run`: makes nothing, returns ("", outputs
         as far as they are known, UNKNOWN for the others)."""
 
-    def read(self, type_: str, id: str, inputs: Properties, outputs: Properties, ctx: Context) -> tuple[Properties, Properties] | None:
+    def read(
+        self, type_: str, id: str, inputs: Properties, outputs: Properties, ctx: Context
+    ) -> tuple[Properties, Properties] | None:
         """Returns (inputs, outputs) as the vendor has them now, or None when it is gone."""
 
-    def update(self, type_: str, id: str, old_inputs: Properties, old_outputs: Properties, new_inputs: Properties, ctx: Context) -> Properties:
+    def update(
+        self,
+        type_: str,
+        id: str,
+        old_inputs: Properties,
+        old_outputs: Properties,
+        new_inputs: Properties,
+        ctx: Context,
+    ) -> Properties:
         """Changes it in place and returns the outputs; with `ctx.dry_run` only predicts them."""
 
-    def delete(self, type_: str, id: str, inputs: Properties, outputs: Properties, ctx: Context) -> None:
+    def delete(
+        self, type_: str, id: str, inputs: Properties, outputs: Properties, ctx: Context
+    ) -> None:
         """Deletes it; something that is gone already is deleted."""
 
     def invoke(self, token: str, args: Mapping[str, Any]) -> Properties:

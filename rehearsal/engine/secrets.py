@@ -54,7 +54,9 @@ class Crypter:
             version, nonce, sealed = ciphertext.split(":")
             if version != "v1":
                 raise ValueError(version)
-            plaintext = AESGCM(self._key).decrypt(b64decode(nonce), b64decode(sealed), None).decode()
+            plaintext = (
+                AESGCM(self._key).decrypt(b64decode(nonce), b64decode(sealed), None).decode()
+            )
         except (ValueError, InvalidTag) as error:
             raise EngineError(
                 f"the secret {place or 'value'} does not open with this stack's passphrase: it was "

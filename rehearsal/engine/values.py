@@ -121,7 +121,9 @@ def has_unknown(value: Any) -> bool:
     return _any(value, Unknown)
 
 
-def mark_secrets(values: Properties, like: Properties, additional: Iterable[str] = ()) -> Properties:
+def mark_secrets(
+    values: Properties, like: Properties, additional: Iterable[str] = ()
+) -> Properties:
     """Puts the marks back on what a provider returned: where `like` (inputs, earlier outputs) has a
     secret of the same name and place, and on the whole of each property named in `additional`.
 
