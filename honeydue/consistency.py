@@ -23,10 +23,7 @@ Found = Iterator[tuple[Path, Wrong]]
 def managers_are_odd(s: Settings) -> Found:
     count = len(s.cluster.nodes)
     if count % 2 == 0:
-        why = (
-            f"has {count} managers: etcd keeps its quorum through {(count - 1) // 2} losses, "
-            f"as with {count - 1}, and there is one more to lose"
-        )
+        why = f"has {count} managers; an even number survives no more losses than {count - 1} would"
         yield ("cluster", "nodes"), Wrong(why, mend=_nodes(s, 3 if count < 4 else count - 1))
     if count > 7:
         why = f"has {count} managers; etcd is not meant for more than 7"

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from honeydue.problems import Problem
 
 
-def read(content: bytes, name: str) -> tuple[dict[str, str | None], list[Problem]]:
+def read(content: bytes, name: str) -> tuple[dict[str, str | None] | None, list[Problem]]:
     """(key → value as written, problems). `name` is the file as the operator knows it.
 
     A key whose value was refused here maps to None, so that no later rule calls it missing.
+    None instead of the whole: the file is no text.
     """
     problems: list[Problem] = []
 
@@ -29,9 +30,9 @@ def read(content: bytes, name: str) -> tuple[dict[str, str | None], list[Problem
         refuse(
             f"line {bad}",
             f"is not UTF-8 (byte 0x{content[error.start]:02x})",
-            f"iconv -f WINDOWS-1252 -t UTF-8 {name} -o {name}.utf8 && mv {name}.utf8 {name}",
+            f"{name}: save it as UTF-8",
         )
-        return {}, problems
+        return None, problems
     if text.startswith("\ufeff"):
         refuse("line 1", "begins with a byte-order mark", f"sed -i '1s/^\\xEF\\xBB\\xBF//' {name}")
         text = text[1:]
@@ -39,7 +40,7 @@ def read(content: bytes, name: str) -> tuple[dict[str, str | None], list[Problem
         count = text.count("\r\n")
         refuse(
             f"line {text[: text.index(chr(13))].count(chr(10)) + 1}",
-            f"ends in CRLF, as Windows writes it ({count} such lines in all)",
+            f"ends in CRLF, as Windows writes it (lines that do: {count})",
             f"sed -i 's/\\r$//' {name}",
         )
         text = text.replace("\r\n", "\n")
@@ -51,8 +52,8 @@ def read(content: bytes, name: str) -> tuple[dict[str, str | None], list[Problem
         if line is None:
             refuse(
                 where,
-                "begins a PEM; a key is a secret and belongs into the stack's configuration",
-                f"take it out of {name}; pulumi config set --secret --path honeydue:secrets.<KEY>",
+                "begins a PEM; a key is a secret and belongs in the stack's configuration",
+                f"{name}: take the PEM out, from BEGIN to END",
             )
             continue
         if line.startswith("export "):

@@ -97,7 +97,11 @@ class Reading:
         key, parent = str(path[-1]), path[:-1]
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}", key):
             where = f"honeydue:{_dotted(parent)}" if parent else self.stack_file
-            self._note(where, "has a key that is no key at all", f"{self.stack_file}: take it out")
+            self._note(
+                where,
+                "holds a key that is no name, and is not shown here",
+                f"{self.stack_file}: take it out",
+            )
         elif close := _closest(key, candidates):
             mend = f"{self.stack_file}: write {close} instead of {key}"
             self._note(f"honeydue:{_dotted(path)}", f"is unknown; did you mean {close}?", mend)
@@ -123,8 +127,11 @@ class Reading:
 
     def _section(self, model: type[BaseModel], raw: object, path: Path) -> dict[str, Any]:
         if not isinstance(raw, Mapping):
-            wrong = "must be an object of " + ", ".join(map(to_camel, model.model_fields))
-            self.refuse(path, Wrong(wrong, mend=f"{self.stack_file}: honeydue:{_dotted(path)}:"))
+            needed = [to_camel(n) for n, field in model.model_fields.items() if field.is_required()]
+            start = _dotted(path).rpartition(".")[2]
+            like = ", ".join(f"{name}: …" for name in needed)
+            mend = f"{self.stack_file}: {start}: {{{like}}}"
+            self.refuse(path, Wrong(f"must be an object with {', '.join(needed)}", mend=mend))
             return {}
         skipped = () if path else _ELSEWHERE
         fields = {to_camel(n): (n, f) for n, f in model.model_fields.items() if n not in skipped}
@@ -185,9 +192,8 @@ class Reading:
             return raw  # _section says that it must be an object
 
     def _learn(self, field: FieldInfo, path: Path) -> None:
-        looks = _looks(field)
-        if looks:
-            self._looks[path] = looks.like
+        if looks := _looks(field):
+            self._looks[path] = looks
         if SecretStr in _types(field.annotation):
             self._secret.add(path)
 
@@ -237,28 +243,30 @@ class Reading:
         """Secrets that stand unencrypted in the stack file, where git keeps them for ever."""
         told = {problem.key for problem in self.problems}
         for path in sorted(self._secret, key=str):
-            section = self._from_json(config.get(str(path[0])))
-            value = section.get(path[1]) if isinstance(section, Mapping) else section
+            value: object = self._from_json(config.get(str(path[0])))
+            for part in path[1:]:
+                value = value.get(part) if isinstance(value, Mapping) else None
             key = f"honeydue:{_dotted(path)}"
             if value is not None and str(path[0]) not in encrypted and key not in told:
                 why = f"is not encrypted in {self.stack_file}; if it was ever committed, revoke it"
                 self.refuse(path, Wrong(why))
         if config.get("secrets") is not None and "secrets" not in encrypted:
-            why = (
-                f"are not encrypted in {self.stack_file}; if they were ever committed, change them"
-            )
+            why = f"are not encrypted in {self.stack_file}; if ever committed, change them"
             mend = f"pulumi config set -s {self.stack} --secret --path honeydue:secrets.<KEY>"
             self._note("honeydue:secrets", why, mend)
 
-    def secrets(self, raw: object) -> dict[str, SecretStr | None]:
-        """The application's secrets. A key maps to None when its value was refused."""
+    def secrets(self, raw: object) -> dict[str, SecretStr | None] | None:
+        """The application's secrets, None when they are no object.
+
+        A key maps to None when its value was refused.
+        """
         given = self._from_json(raw)
         if given is None:
             given = {}
         if not isinstance(given, Mapping):
             mend = f"pulumi config set -s {self.stack} --secret --path honeydue:secrets.SECRET_KEY"
             self.refuse(("secrets",), Wrong("must be an object of KEY: value", mend=mend))
-            return {}
+            return None
         found: dict[str, SecretStr | None] = {}
         for key, value in given.items():
             path: Path = ("secrets", key)
@@ -266,7 +274,7 @@ class Reading:
             if key in application.MADE_ELSEWHERE:
                 self.refuse(path, Wrong(application.MADE_ELSEWHERE[key], mend=rm))
             elif key in _ENVIRONMENT:
-                self.refuse(path, Wrong(f"is no secret; it belongs into {self.env_name}", mend=rm))
+                self.refuse(path, Wrong(f"is no secret; it belongs in {self.env_name}", mend=rm))
             elif key not in _SECRETS:
                 self._unknown(path, _SECRETS)
             else:
@@ -275,23 +283,28 @@ class Reading:
                     if self._holds(path, _SECRETS[key].rule, value):
                         found[key] = SecretStr(value)
                 else:
-                    reads = "nothing" if value is None else "a number"
-                    self.refuse(path, Wrong(_UNQUOTED.format(reads)))
+                    why = "is null" if value is None else _UNQUOTED.format("a number")
+                    self.refuse(path, Wrong(why))
         for known in application.SECRETS:
             if known.required and known.name not in found:
                 self.refuse(("secrets", known.name), Wrong("is missing"))
         return found
 
-    def environment(self, content: str | bytes | None) -> dict[str, str | None]:
-        """The env file's values. A key maps to None when its value was refused."""
+    def environment(self, content: str | bytes | None) -> dict[str, str | None] | None:
+        """The env file's values, None when there is nothing to be read.
+
+        A key maps to None when its value was refused.
+        """
         if content is None:
             own = [key.name for key in application.ENVIRONMENT if key.like and key.required]
             wrong = f"does not exist; what only you know: {', '.join(own)}"
             self._note(self.env_name, wrong, f"cp deploy/prod.env.example {self.env_name}")
-            return {}
+            return None
         raw = content.encode() if isinstance(content, str) else content
         values, problems = env_file.read(raw, self.env_name)
         self.problems += problems
+        if values is None:
+            return None
         for key, value in list(values.items()):
             path: Path = ("environment", key)
             gone = f"{self.env_name}: take {key} out"
@@ -307,11 +320,10 @@ class Reading:
                 self.refuse(path, Wrong(why, mend=mend))
             elif value is not None and not self._holds(path, _ENVIRONMENT[key].rule, value):
                 values[key] = None
-        if not problems or values:  # an unreadable file is one problem, not forty
-            for known in application.ENVIRONMENT:
-                if known.required and known.name not in values:
-                    self.refuse(("environment", known.name), Wrong("is missing"))
-        size = sum(len(key) + len(value or "") for key, value in values.items())
+        for known in application.ENVIRONMENT:
+            if known.required and known.name not in values:
+                self.refuse(("environment", known.name), Wrong("is missing"))
+        size = sum(len(key) + len((value or "").encode()) for key, value in values.items())
         if size > rules.LONGEST_FILE:
             why = f"holds {size} bytes; more than {rules.LONGEST_FILE} are no configuration"
             self._note(self.env_name, why, f"{self.env_name}: take out what is not a setting")
@@ -358,9 +370,10 @@ def _model_of_items(field: FieldInfo) -> type[BaseModel] | None:
     return item if isinstance(item, type) and issubclass(item, BaseModel) else None
 
 
-def _looks(field: FieldInfo) -> Looks | None:
-    """What `Annotated` says about the field's type, or about its items'."""
+def _looks(field: FieldInfo) -> str | None:
+    """What `Annotated` says about the field's type or its items'; else the field's default."""
     found = [*field.metadata]
     for part in (field.annotation, *get_args(field.annotation)):
         found += getattr(part, "__metadata__", ())
-    return next((item for item in found if isinstance(item, Looks)), None)
+    default = None if field.is_required() or field.default is None else str(field.default)
+    return next((item.like for item in found if isinstance(item, Looks)), default)

@@ -96,7 +96,8 @@ def one_of(*allowed: str) -> Rule:
     def rule(value: str) -> None:
         plain(value)
         if value not in allowed:
-            raise Wrong(f"must be one of {', '.join(allowed)}")
+            words = "" if len(allowed) == 1 else "one of "
+            raise Wrong(f"must be {words}{', '.join(allowed)}")
 
     return rule
 
@@ -173,7 +174,7 @@ def ssh_public_key(value: str) -> None:
     plain(value)
     kind, _, rest = value.partition(" ")
     if kind not in _SSH_KEYS:
-        raise Wrong(f"must begin with its type, one of {', '.join(_SSH_KEYS)}")
+        raise Wrong("must begin with its type, such as ssh-ed25519")
     body = rest.split(" ")[0]
     try:
         blob = base64.b64decode(body, validate=True)
@@ -237,7 +238,13 @@ def operator_network(value: object) -> IPv4Network | IPv6Network:
 
     The bounds are those of one provider's pool: /16 (65,536 addresses) and /32 (one allocation).
     """
-    found = network(value)
+    try:
+        found = network(value)
+    except Wrong as wrong:
+        if wrong.to is not None:  # host bits: the operator meant the host
+            address = str(value).partition("/")[0]
+            wrong.to = f"{address}/{128 if ':' in address else 32}"
+        raise
     if found.prefixlen == 0:
         raise Wrong("opens the port to the whole internet; name your own addresses")
     widest = 16 if isinstance(found, IPv4Network) else 32
@@ -430,10 +437,10 @@ def cron(value: str) -> None:
         for part in text.split(","):
             found = re.fullmatch(r"(?:\*|([0-9]+)(?:-([0-9]+))?)(?:/([1-9][0-9]*))?", part)
             if not found:
-                raise Wrong(f"has a {name} that is no number, range, list or step")
+                raise Wrong(f"is no number, range, list or step in the field {name}")
             first, last = int(found[1] or low), int(found[2] or found[1] or high)
             if not low <= first <= last <= high:
-                raise Wrong(f"has a {name} outside {low} to {high}")
+                raise Wrong(f"is outside {low} to {high} in the field {name}")
 
 
 _CRON = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))

@@ -68,7 +68,7 @@ def _one_line_of(*words: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-YesOrNo = Annotated[bool, BeforeValidator(_true_or_false), Looks("true")]
+YesOrNo = Annotated[bool, BeforeValidator(_true_or_false)]
 HcloudToken = Annotated[SecretStr, _secret(rules.hcloud_token), Looks("<64 letters and digits>")]
 CloudflareToken = Annotated[
     SecretStr, _secret(rules.cloudflare_token), Looks("<40 to 80 characters>")
@@ -79,7 +79,7 @@ RedisUrl = Annotated[SecretStr, _secret(rules.redis_url), Looks("rediss://:<pass
 OperatorCidr = Annotated[
     IPv4Network | IPv6Network, BeforeValidator(rules.operator_network), Looks("<your address>/32")
 ]
-PrivateCidr = Annotated[IPv4Network, BeforeValidator(rules.private_network), Looks("10.10.0.0/16")]
+PrivateCidr = Annotated[IPv4Network, BeforeValidator(rules.private_network)]
 SshPublicKey = Annotated[str, _text(rules.ssh_public_key), Looks('"$(cat ~/.ssh/id_ed25519.pub)"')]
 Label = Annotated[str, _text(rules.label), Looks("honeydue")]
 NodeName = Annotated[str, _text(rules.node_name), Looks("honeydue-1")]
@@ -89,7 +89,7 @@ NetworkZone = Annotated[
     str, _text(rules.one_of(*sorted(set(rules.ZONES.values())))), Looks("eu-central")
 ]
 Generation = Annotated[int, Field(strict=True, ge=1, le=10_000), Looks("<1 or more>")]
-BootMinutes = Annotated[int, Field(strict=True, ge=5, le=240), Looks("15")]
+BootMinutes = Annotated[int, Field(strict=True, ge=5, le=240)]
 ZoneId = Annotated[
     str,
     _text(rules.matching(r"[0-9a-f]{32}", "32 hexadecimal digits in lower case")),
@@ -101,6 +101,7 @@ MinTls = Annotated[
     Literal["1.0", "1.1", "1.2", "1.3"], _one_line_of("1.0", "1.1", "1.2", "1.3"), Looks('"1.2"')
 ]
 RegistryHost = Annotated[str, _text(rules.host_and_port), Looks("gitea.treytartt.com")]
+S3Endpoint = Annotated[str, _text(rules.host_and_port), Looks("s3.us-west-004.backblazeb2.com")]
 Namespace = Annotated[
     str,
     _text(rules.matching(r"[a-z0-9]+([._-][a-z0-9]+)*", "one path segment in lower case")),
@@ -116,7 +117,6 @@ Bucket = Annotated[str, _text(rules.bucket), Looks("<bucket>")]
 Folder = Annotated[
     str,
     _text(rules.matching(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", "a path without / at either end")),
-    Looks("honeydue"),
 ]
 Region = Annotated[
     str,
@@ -124,7 +124,7 @@ Region = Annotated[
     Looks("us-west-004"),
 ]
 Schedule = Annotated[str, _text(rules.cron), Looks('"0 */6 * * *"')]
-Retention = Annotated[int, Field(strict=True, ge=1, le=1000), Looks("28")]
+Retention = Annotated[int, Field(strict=True, ge=1, le=1000)]
 
 
 class _Model(BaseModel):
@@ -225,7 +225,7 @@ class Redis(_Model):
 class Snapshots(_Model):
     """etcd snapshots to S3. Absent: to the node's own disk only."""
 
-    endpoint: RegistryHost  # host without scheme
+    endpoint: S3Endpoint  # host without scheme
     bucket: Bucket
     folder: Folder = "honeydue"
     region: Region
@@ -302,8 +302,12 @@ def parse(
     parts["stack"] = stack
     if secret_keys is not None:
         reading.find_clear_secrets(config, secret_keys)
-    parts["secrets"] = reading.secrets(config.get("secrets"))
-    parts["environment"] = reading.environment(env_file_text)
+    for name, read in (
+        ("secrets", reading.secrets(config.get("secrets"))),
+        ("environment", reading.environment(env_file_text)),
+    ):
+        if read is not None:
+            parts[name] = read
 
     for rule in consistency.RULES:
         try:
