@@ -21,10 +21,12 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from rehearsal.engine.errors import EngineError
 
+_ROUNDS = 1_000_000
+
 
 @lru_cache(maxsize=32)  # a million rounds cost a second; a run opens the same salt several times
 def _derive(passphrase: str, salt: bytes) -> bytes:
-    return PBKDF2HMAC(SHA256(), length=32, salt=salt, iterations=1_000_000).derive(
+    return PBKDF2HMAC(SHA256(), length=32, salt=salt, iterations=_ROUNDS).derive(
         passphrase.encode()
     )
 
