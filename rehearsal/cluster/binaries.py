@@ -44,6 +44,7 @@ from pathlib import Path
 from typing import IO, Final
 from urllib.parse import urlsplit
 
+from rehearsal.cluster.processes import dying_with_parent
 from rehearsal.home import Home, cache_folder
 
 WRAPPERS: Final = Path(__file__).with_name("wrappers")
@@ -494,28 +495,22 @@ def _build(program: Program, folder: Path, cache: Path, logs: Path) -> None:
         if nice := shutil.which("nice"):
             command = [nice, "-n", "15", *command]
         out.flush()
-        build = subprocess.Popen(
-            command,
+        with subprocess.Popen(
+            dying_with_parent(command, "INT"),  # `down` must not leave a build behind
             cwd=program.source,
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-        )
-        try:
-            assert build.stderr is not None  # it is a pipe
-            _watch(
-                build.stderr,
-                out,
-                packages,
-                Progress("building", program.name, 0, 0, started),
-                cache,
-            )
-            failed = build.wait() != 0
-        finally:
-            if build.poll() is None:
+        ) as build:
+            try:
+                assert build.stderr is not None  # it is a pipe
+                progress = Progress("building", program.name, 0, len(packages), started)
+                _watch(build.stderr, out, packages, progress, cache)
+            except BaseException:
                 build.terminate()
-                build.wait()
+                raise
+        failed = build.returncode != 0
     if failed:
         raise BinariesError(explain_build_failure(program.name, log, cache))
 

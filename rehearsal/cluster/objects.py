@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +27,7 @@ USABLE_MEMORY: Final = 0.95
 """Of a server's nominal memory, what Linux reports: the kernel keeps some (8 GB: 7.6 GiB)."""
 
 Object = dict[str, Any]
+_quantity: Callable[[str], Decimal] = parse_quantity
 
 
 def now() -> str:
@@ -117,9 +118,9 @@ def _allocatable(capacity: dict[str, str], config: ServerConfig) -> dict[str, st
         for item in filter(None, config.kubelet.get(flag, "").split(",")):
             resource, amount = _pair(item)
             if resource in reserved:
-                reserved[resource] += parse_quantity(amount)
-    millicores = (parse_quantity(capacity["cpu"]) - reserved["cpu"]) * 1000
-    kibibytes = (parse_quantity(capacity["memory"]) - reserved["memory"]) / 1024
+                reserved[resource] += _quantity(amount)
+    millicores = (_quantity(capacity["cpu"]) - reserved["cpu"]) * 1000
+    kibibytes = (_quantity(capacity["memory"]) - reserved["memory"]) / 1024
     return capacity | {"cpu": f"{int(millicores)}m", "memory": f"{int(kibibytes)}Ki"}
 
 

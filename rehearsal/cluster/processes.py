@@ -186,7 +186,7 @@ class Supervised:
                 if self._stopping.is_set():
                     return "stopped"
                 process = subprocess.Popen(
-                    _with_parent_death(self._command),
+                    dying_with_parent(self._command),
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
@@ -203,9 +203,10 @@ class Supervised:
         return f"signal {-code}" if code < 0 else f"exit {code}"
 
 
-def _with_parent_death(command: Sequence[str]) -> list[str]:
+def dying_with_parent(command: Sequence[str], number: str = "KILL") -> list[str]:
+    """The command, sent that signal by the kernel when the thread that started it ends."""
     setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL", "--", *command] if setpriv else list(command)
+    return [setpriv, "--pdeathsig", number, "--", *command] if setpriv else list(command)
 
 
 def last_words(log: Path, limit: int = 300) -> str:
