@@ -12,6 +12,7 @@ import json
 import re
 import types
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
@@ -134,21 +135,24 @@ class Reading:
             self.refuse(path, Wrong(f"must be an object with {', '.join(needed)}", mend=mend))
             return {}
         skipped = () if path else _ELSEWHERE
-        fields = {to_camel(n): (n, f) for n, f in model.model_fields.items() if n not in skipped}
+        fields = {to_camel(name): name for name in model.model_fields if name not in skipped}
         known = [*fields] if path else [*fields, "secrets", "envFile"]
         for key in raw:
             if key not in fields:
                 self._unknown((*path, str(key)), known)
         parts: dict[str, Any] = {}
-        for alias, (name, field) in fields.items():
+        for alias, name in fields.items():
             try:
-                parts[name] = self._field(field, raw.get(alias), (*path, alias), alias in raw)
+                parts[name] = self._field(model, name, raw.get(alias), (*path, alias), alias in raw)
             except NotRead:
                 continue
         return parts
 
-    def _field(self, field: FieldInfo, raw: object, path: Path, given: bool) -> Any:
+    def _field(
+        self, model: type[BaseModel], name: str, raw: object, path: Path, given: bool
+    ) -> Any:
         """The checked value, a dict for a section, a list of dicts for several; or NotRead."""
+        field = model.model_fields[name]
         kind = _kind(field)
         section = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
         if section and len(path) == 1:
@@ -170,9 +174,8 @@ class Reading:
             mend = self._set((*path, 0) if kind is tuple else path, self._looks.get(path))
             self.refuse(path, Wrong("is null" if given else "is missing", mend=mend))
             raise NotRead
-        adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
         try:
-            return adapter.validate_python(raw)
+            return _adapter(model, name).validate_python(raw)
         except ValidationError as error:
             for detail in error.errors(include_input=False, include_url=False):
                 where = (*path, *(part for part in detail["loc"] if isinstance(part, int)))
@@ -359,6 +362,11 @@ def _types(annotation: Any) -> list[Any]:
     if hasattr(annotation, "__metadata__"):
         return _types(annotation.__origin__)
     return [get_origin(annotation) or annotation]
+
+
+@cache
+def _adapter(model: type[BaseModel], name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(model.model_fields[name].rebuild_annotation())
 
 
 def _kind(field: FieldInfo) -> Any:

@@ -55,7 +55,7 @@ def _clean(value: str) -> None:
     if "\0" in value:
         raise Wrong("holds a NUL character")
     control = next(
-        (c for c in value if unicodedata.category(c) in ("Cc", "Cf") and c != "\n"), None
+        (c for c in value if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n"), None
     )
     if control is not None:
         raise Wrong(f"holds an invisible character (U+{ord(control):04X})")
