@@ -142,7 +142,7 @@ class Run:
             seconds = time.monotonic() - started
             with self._lock:
                 if op.logical:
-                    self.changes[outcome.op] += 1
+                    self.changes[outcome.op.value] += 1
                 self.emit(events.ResourceDone(subject.urn, outcome.op, outcome.outputs, seconds))
 
     def _step_failed(self, urn: str, op: Op, message: str) -> None:

@@ -186,16 +186,16 @@ from pulumi import Output, ResourceOptions as Opts
 
 
 class Provider(pulumi.ProviderResource):
-    def __init__(self, name, opts=None, **props):
-        super().__init__("fake", name, props, opts)
+    def __init__(self, logical, opts=None, **props):
+        super().__init__("fake", logical, props, opts)
 
 
 class Thing(pulumi.CustomResource):
     upper: pulumi.Output[str]
     computed: pulumi.Output[str]
 
-    def __init__(self, name, opts=None, **props):
-        super().__init__("fake:index:Thing", name, {"upper": None, "computed": None, **props}, opts)
+    def __init__(self, logical, opts=None, **props):
+        super().__init__("fake:index:Thing", logical, {"upper": None, "computed": None, **props}, opts)
 
 
 class Box(pulumi.ComponentResource):
