@@ -91,7 +91,9 @@ def running(folder: Path) -> Iterator[str]:
             flags = (f"--kubeconfig={config_file}", "--bind-address=127.0.0.1", "--leader-elect=0")
             stack.enter_context(_process(folder, name, binary, *flags, *extra))
         stack.enter_context(_kwok(folder, config_file, binaries))
-        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}}
+        labels = {"kubernetes.io/hostname": "node-1"}  # as a kubelet sets it
+        metadata = {"name": "node-1", "labels": labels}
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
         client.request("POST", "/api/v1/nodes", body=node)
         definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         for file in binaries.custom_resources:

@@ -87,6 +87,23 @@ def test_a_refresh_keeps_the_programs_spelling_and_takes_the_clusters_values() -
     assert diff(seen, inputs, live).changed == ("spec.replicas",)
 
 
+def test_a_zero_that_the_server_leaves_out_is_no_change() -> None:
+    inputs = {**config_map(), "globalDefault": False}
+    assert diff(inputs, inputs, config_map()) == Diff()
+    assert prune(config_map(), inputs, before=config_map()) == inputs
+
+
+def test_a_false_that_the_program_adds_is_a_change() -> None:
+    new = {**config_map(), "automountServiceAccountToken": False}
+    assert diff(config_map(), new).changed == ("automountServiceAccountToken",)
+
+
+def test_a_false_that_somebody_removed_is_found_by_a_refresh() -> None:
+    inputs = {**config_map(), "automountServiceAccountToken": False}
+    seen = prune(config_map(), inputs, before=inputs)
+    assert diff(seen, inputs, config_map()).changed == ("automountServiceAccountToken",)
+
+
 def test_a_sidecar_that_was_injected_is_not_our_change() -> None:
     inputs = deployment()
     live = as_served(inputs)

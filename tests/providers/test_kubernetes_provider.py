@@ -215,13 +215,22 @@ def test_the_providers_namespace_is_given_to_namespaced_kinds_only() -> None:
     assert "namespace" not in made["metadata"]
 
 
-def test_generate_name_and_wait_for_are_refused() -> None:
+def test_generate_name_and_annotations_without_effect_here_are_refused() -> None:
     metadata = {"generateName": "a-", "annotations": {"pulumi.com/waitFor": "jsonpath={.x}"}}
     paths = [path for path, _ in failures_of(CONFIG_MAP, {"metadata": metadata})]
     assert paths == ["metadata.generateName", 'metadata.annotations["pulumi.com/waitFor"]']
 
 
 # --- no cluster ---
+
+
+def test_a_change_of_the_provider_itself_is_judged_by_the_provider(
+    unreachable: KubernetesProvider,
+) -> None:
+    old = {"kubeconfig": nobody_listens(), "clusterIdentifier": "a"}
+    new = {**old, "clusterIdentifier": "b"}
+    change = unreachable.diff("pulumi:providers:kubernetes", "id", old, old, new)
+    assert change.replaces == ("clusterIdentifier",)
 
 
 def config_map(name: str = "a") -> Properties:

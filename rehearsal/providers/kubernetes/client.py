@@ -25,6 +25,9 @@ Json = dict[str, Any]
 APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
 MERGE: Final = "application/merge-patch+json"
 
+_CONNECT_SECONDS: Final = 5.0
+_ANSWER_SECONDS: Final = 20.0
+
 # Cluster-scoped kinds, for when no cluster answers that could be asked.
 _CLUSTER_SCOPED: Final = frozenset(
     [
@@ -93,9 +96,8 @@ def cluster_scoped(kind: str) -> bool:
 class Client:
     """Thread-safe. `warn` gets the server's Warning headers (unknown fields, deprecations)."""
 
-    def __init__(self, connection: Connection, *, timeout: float = 20.0):
+    def __init__(self, connection: Connection):
         self._server = connection.server
-        self._timeout = timeout
         configuration = Configuration()
         configuration.host = connection.server
         self._api = ApiClient(configuration)
@@ -109,6 +111,11 @@ class Client:
         self._token = connection.token
         self._lock = threading.Lock()
         self._discovered: dict[str, dict[str, Kind]] = {}
+
+    def answers(self) -> None:
+        """Returns when the API server answers. Raises UnreachableError after at most some 20 s,
+        or ApiError when it does not know us."""
+        self._send("GET", "/version", None, None, "", seconds=6.0)
 
     def request(
         self,
@@ -131,13 +138,14 @@ class Client:
         """A plain-text answer, such as a container's log."""
         return self._send("GET", path, query, None, "application/json")[0]
 
-    def _send(
+    def _send(  # noqa: PLR0917 - private, and called in three places
         self,
         method: str,
         path: str,
         query: Mapping[str, str] | None,
         body: Json | None,
         content_type: str,
+        seconds: float = _ANSWER_SECONDS,
     ) -> tuple[str, Any]:
         url = self._server + path + ("?" + urllib.parse.urlencode(query) if query else "")
         headers = {"Accept": "application/json, */*", "User-Agent": "honeydue-rehearsal"}
@@ -154,7 +162,7 @@ class Client:
                 url,
                 header_params=headers,
                 body=payload,
-                _request_timeout=(min(5.0, self._timeout), self._timeout),
+                _request_timeout=(_CONNECT_SECONDS, seconds),
             )
             text = (response.response.read() or b"").decode()
         except ApiException as error:  # the transport's word for a TLS failure
@@ -213,7 +221,7 @@ def _api_error(code: int, text: str) -> ApiError:
 def _warning_text(header: str) -> str:
     """`299 - "unknown field \\"spec.foo\\""` → `unknown field "spec.foo"` (RFC 9111)."""
     _, _, text = header.partition('"')
-    return text.rstrip('"').replace('\\"', '"')
+    return text.removesuffix('"').replace('\\"', '"')
 
 
 def _reason(error: Any) -> str:

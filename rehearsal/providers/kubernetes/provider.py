@@ -6,8 +6,8 @@ Where it differs from the plugin:
   `diff` itself, and a second copy of a Secret's data would need a secret mark of its own.
 - Names: the plugin makes up a missing `metadata.name` in Check, ours in Create (Check is not told
   the logical name). Either way it is `<logical name>-<8 hex>` and marked `pulumi.com/autonamed`.
-- Only server-side apply; no Helm, kustomize, YAML or …Patch resources; no `pulumi.com/waitFor`.
-  All of these are refused, none is ignored.
+- Only server-side apply; no Helm, kustomize, YAML or …Patch resources; no `waitFor`,
+  no `replaceUnready`. All of these are refused, none is ignored.
 - A refresh does not judge whether a workload is ready; the plugin's does, and keeps a failure as
   `initErrors`.
 """
@@ -67,7 +67,8 @@ _MANAGER_KEY: Final = "__fieldManager"
 _API_VERSION_KEY: Final = "__initialApiVersion"
 _PATCH_FORCE: Final = "pulumi.com/patchForce"
 _PATCH_MANAGER: Final = "pulumi.com/patchFieldManager"
-_WAIT_FOR: Final = "pulumi.com/waitFor"
+# Annotations of the plugin that this provider does not have.
+_UNSUPPORTED: Final = ("pulumi.com/waitFor", "pulumi.com/replaceUnready")
 _PROPAGATION: Final = "pulumi.com/deletionPropagationPolicy"
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -156,11 +157,6 @@ class KubernetesProvider:
         self._decision: Client | str | None = None
         self._lock = threading.Lock()
 
-    @staticmethod
-    def diff_config(olds: Properties, news: Properties) -> Diff:
-        """What a change of the provider resource itself means; see diff.provider_diff."""
-        return provider_diff(olds, news)
-
     # --- check and diff ---
 
     def check(
@@ -184,10 +180,11 @@ class KubernetesProvider:
                 CheckFailure("metadata.generateName", "is not supported with server-side apply")
             )
         marks = metadata.get("annotations")
-        if isinstance(marks, Mapping) and _WAIT_FOR in marks:
-            failures.append(
-                CheckFailure(f'metadata.annotations["{_WAIT_FOR}"]', "the rehearsal has no waitFor")
-            )
+        failures += [
+            CheckFailure(f'metadata.annotations["{mark}"]', "the rehearsal does not support it")
+            for mark in _UNSUPPORTED
+            if isinstance(marks, Mapping) and mark in marks
+        ]
         if not metadata.get("name"):
             metadata["annotations"] = {**(marks or {}), AUTONAMED: "true"}
         wanted = self._default_namespace if not metadata.get("namespace") else None
@@ -198,12 +195,14 @@ class KubernetesProvider:
 
     def diff(
         self,
-        type_: str,  # noqa: ARG002 - the inputs say it
+        type_: str,
         id: str,  # noqa: ARG002
         old_inputs: Properties,
         old_outputs: Properties,
         new_inputs: Properties,
     ) -> Diff:
+        if type_ == "pulumi:providers:kubernetes":
+            return provider_diff(old_inputs, new_inputs)
         return resource_diff(
             old_inputs,
             {k: v for k, v in old_outputs.items() if not k.startswith("__")},
@@ -255,7 +254,8 @@ class KubernetesProvider:
             return guess
         except ApiError as error:
             # The namespace or the object it replaces may change before `up`; a wrong spec will not.
-            if error.code in {403, 404, 409}:
+            # (An apply over the object that is to be replaced meets its immutable fields.)
+            if error.code in {403, 404, 409} or "field is immutable" in str(error):
                 return guess
             raise _refused("would not be created", inputs, error) from None
         return _predicted(inputs, answer)
@@ -263,7 +263,8 @@ class KubernetesProvider:
     def _post_or_apply(
         self, client: Client, body: Json, manager: str, ctx: Context, *, dry_run: bool
     ) -> tuple[Kind, Json]:
-        """Create by POST, so that an object that exists is an error (the plugin since 4.28); with
+        """Create by POST, so that an object that exists is an error (as the
+        plugin does since its pull request 4278, April 2026); with
         upsertExistingObjects by apply, which takes such an object over."""
         kind = client.kind(body["apiVersion"], body["kind"])
         query = {"fieldManager": manager, "fieldValidation": "Warn"}
@@ -360,7 +361,7 @@ class KubernetesProvider:
         except UnreachableError as error:
             raise _lost(error) from None
         manager = _chosen_manager(inputs, outputs)
-        return _live_inputs(live, inputs), _checkpoint(live, manager)
+        return _live_inputs(live, inputs, outputs), _checkpoint(live, manager)
 
     # --- update ---
 
@@ -414,18 +415,35 @@ class KubernetesProvider:
         if ctx.dry_run:
             # The hand-over below cannot be rehearsed, so the dry run goes past what it would move.
             force = force or managers.has_create_entry(live)
-        elif (entries := managers.handed_over(live, manager)) is not None:
-            moved = {
-                "metadata": {
-                    "managedFields": entries,
-                    "resourceVersion": pluck(live, "metadata", "resourceVersion"),
-                }
-            }
-            client.request("PATCH", path, query=query, body=moved, content_type=MERGE)
+        else:
+            self._hand_over(client, path, live, manager)
         query["force"] = str(force).lower()
         return client.request(
             "PATCH", path, query=query, body=body, content_type=APPLY, warn=_warner(ctx)
         )
+
+    def _hand_over(self, client: Client, path: str, live: Json, manager: str) -> None:
+        """Moves to us what our own create and kubectl's edits hold; see managers.py."""
+        for tries_left in (4, 3, 2, 1, 0):
+            entries = managers.handed_over(live, manager)
+            if entries is None:
+                return
+            # With the version, so that an entry which a controller adds meanwhile is not lost.
+            version = pluck(live, "metadata", "resourceVersion")
+            moved = {"metadata": {"managedFields": entries, "resourceVersion": version}}
+            try:
+                client.request(
+                    "PATCH",
+                    path,
+                    query={"fieldManager": manager},
+                    body=moved,
+                    content_type=MERGE,
+                )
+                return
+            except ApiError as error:
+                if error.reason != "Conflict" or not tries_left:
+                    raise
+                live = client.request("GET", path)
 
     # --- delete ---
 
@@ -478,7 +496,7 @@ class KubernetesProvider:
             if self._decision is None:
                 client = Client(self._connection)
                 try:
-                    client.request("GET", "/version")
+                    client.answers()
                     self._decision = client
                 except (UnreachableError, ApiError) as error:
                     self._decision = f"{self._connection.server}: {error}"
@@ -604,7 +622,7 @@ def _predicted(
     return base
 
 
-def _live_inputs(live: Json, inputs: Properties) -> Properties:
+def _live_inputs(live: Json, inputs: Properties, before: Properties) -> Properties:
     """The inputs as the cluster has them now: the shape of the old inputs, the values of live.
 
     Without old inputs (an import), everything but what the server itself writes.
@@ -614,7 +632,7 @@ def _live_inputs(live: Json, inputs: Properties) -> Properties:
         found = {k: v for k, v in live.items() if k != "status"}
         found["metadata"] = {k: v for k, v in live["metadata"].items() if k not in SERVER_METADATA}
         return found
-    pruned: Properties = prune(live, normalized(kind, inputs))
+    pruned: Properties = prune(live, normalized(kind, inputs), before=before)
     plain = inputs.get("stringData")
     if kind == "Secret" and isinstance(plain, Mapping):
         _restore_string_data(pruned, inputs, plain)

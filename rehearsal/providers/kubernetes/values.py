@@ -104,26 +104,38 @@ def path_text(path: Path) -> str:
     return text
 
 
-def prune(live: Any, inputs: Any) -> Any:
+def prune(live: Any, inputs: Any, *, before: Any = None) -> Any:
     """Live with only the fields that the inputs name; list elements are matched by position.
 
     Elements that live has beyond the inputs' are dropped: a container that an admission webhook
     injected is no change of ours. A value that means the same as the input keeps the input's
     spelling, so that a refresh does not rewrite "0.5" as "500m" in the state.
+
+    The server leaves some zeros out of its answers (`globalDefault: false`). A zero that live lacks
+    is therefore kept, unless `before`, the live object as it was last seen, still had it: then
+    somebody removed it.
     """
-    return _prune(live, inputs, ())
+    return _prune(live, inputs, before, ())
 
 
-def _prune(live: Any, inputs: Any, at: Path) -> Any:
+def _prune(live: Any, inputs: Any, before: Any, at: Path) -> Any:
     if isinstance(live, Mapping) and isinstance(inputs, Mapping):
+        earlier = before if isinstance(before, Mapping) else {}
         return {
-            key: _prune(live[key], value, (*at, key))
+            key: _prune(live[key], value, earlier.get(key), (*at, key)) if key in live else value
             for key, value in inputs.items()
-            if key in live
+            if key in live or (_zero(value) and key not in earlier)
         }
     if isinstance(live, list) and isinstance(inputs, list):
-        return [_prune(a, b, (*at, i)) for i, (a, b) in enumerate(zip(live, inputs, strict=False))]
+        return [
+            _prune(a, b, pluck(before, i), (*at, i))
+            for i, (a, b) in enumerate(zip(live, inputs, strict=False))
+        ]
     return inputs if _same(live, inputs, at) else live
+
+
+def _zero(value: Any) -> bool:
+    return not value and not isinstance(value, Unknown)
 
 
 def normalized(kind: str, inputs: Properties) -> Properties:
