@@ -1,7 +1,7 @@
 """`python -m rehearsal`: the CLI's verbs over the rehearsal's engine, and the rehearsal's own.
 
-Without a verb it is the guided rehearsal: preview, up, a second preview, and a page of what now runs.
-Exit codes: 0 done; 1 refused or failed (the cause is on the terminal); 2 the command line is wrong.
+Without a verb it is the guided rehearsal: preview, up, a second preview, and a page of what runs.
+Exit codes: 0 done; 1 refused or failed (the cause is on the terminal); 2 wrong command line.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,6 @@ from rich.text import Text
 from rehearsal import serve
 from rehearsal.display import Terminal, Tree, mask, preview_digest
 from rehearsal.engine.deployment import Deployment, EngineError, Project, Result
-from rehearsal.engine.events import Event
 from rehearsal.engine.state import Backend
 from rehearsal.engine.values import Secret
 from rehearsal.home import REPOSITORY, Home
@@ -89,7 +90,9 @@ def parser() -> argparse.ArgumentParser:
     add_run(add("refresh", refresh, "compare the state with the world"), changes=True)
     add_run(add("destroy", destroy, "delete everything that the stack has made"), changes=True)
 
-    stack = add("stack", lambda *_: top.error("stack needs a verb: see --help"), "look at the state")
+    stack = add(
+        "stack", lambda *_: top.error("stack needs a verb: see --help"), "look at the state"
+    )
     stack_verbs = stack.add_subparsers(title="verbs", metavar="", required=True)
     for name, verb, help_ in (
         ("export", stack_export, "print the checkpoint; secrets stay encrypted"),
@@ -128,11 +131,11 @@ def positive(text: str) -> int:
 # --- the engine's verbs -------------------------------------------------------------------------
 
 
-def deployment(options: argparse.Namespace, console: Console, *, world: bool = True) -> Deployment:
+def deployment(options: argparse.Namespace, *, world: bool = True) -> Deployment:
     """The stack's engine; with `world`, the stand-ins are started and told to the providers."""
     home = Home.current()
     if world:
-        serve.ensure_serving(home, lambda line: console.print(Text(line, style="dim")))
+        serve.ensure_serving(home)
         for key, value in serve.environment(home).items():
             if key.startswith("PULUMI_"):
                 os.environ.setdefault(key, value)
@@ -152,7 +155,7 @@ Run = Callable[..., Result]
 
 
 def watch(
-    run: Run, title: str, options: argparse.Namespace, console: Console, *, dry_run: bool, **more: Any
+    run: Run, title: str, options: argparse.Namespace, console: Console, *, dry_run: bool
 ) -> Result:
     """Runs one verb under the display. The first Ctrl-C stops it in order, the second at once."""
     cancelled = threading.Event()
@@ -168,13 +171,13 @@ def watch(
     try:
         diff = getattr(options, "diff", False)
         with Terminal(console, f"{title} ({options.stack})", dry_run=dry_run, diff=diff) as show:
-            return run(show, targets=options.target, cancelled=cancelled, **more)
+            return run(show, targets=options.target, cancelled=cancelled)
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 def preview(options: argparse.Namespace, console: Console) -> int:
-    engine = deployment(options, Console(stderr=True) if options.json else console)
+    engine = deployment(options)
     if options.json:
         tree = Tree()
         result = engine.preview(tree.take, targets=options.target)
@@ -204,11 +207,10 @@ def changing(
     verb: str, title: str, question: str, options: argparse.Namespace, console: Console
 ) -> int:
     """Preview, question, run: the way that each changing verb of the CLI goes."""
-    engine = deployment(options, console)
+    engine = deployment(options)
     if not options.skip_preview:
-        rehearse: Run = engine.preview if verb == "up" else getattr(engine, verb)
-        more = {} if verb == "up" else {"dry_run": True}
-        planned = watch(rehearse, "Previewing " + verb, options, console, dry_run=True, **more)
+        rehearse = engine.preview if verb == "up" else partial(getattr(engine, verb), dry_run=True)
+        planned = watch(rehearse, f"Previewing {verb}", options, console, dry_run=True)
         if not planned.ok:
             return 1
     if not confirmed(options, console, question):
@@ -232,8 +234,8 @@ def destroy(options: argparse.Namespace, console: Console) -> int:
     return changing("destroy", "Destroying", "Delete all of it?", options, console)
 
 
-def stack_export(options: argparse.Namespace, console: Console) -> int:
-    text = json.dumps(deployment(options, console, world=False).export(), indent=4)
+def stack_export(options: argparse.Namespace, _console: Console) -> int:
+    text = json.dumps(deployment(options, world=False).export(), indent=4)
     if options.file:
         Path(options.file).write_text(text + "\n")
     else:
@@ -248,14 +250,17 @@ def stack_import(options: argparse.Namespace, console: Console) -> int:
         exported = json.loads(text)
     except (OSError, ValueError) as cause:
         raise EngineError(f"{name} is no exported stack: {cause}") from None
-    deployment(options, console, world=False).import_(exported)
+    deployment(options, world=False).import_(exported)
     console.print(f"the stack {options.stack} is now what {name} says")
     return 0
 
 
-def stack_output(options: argparse.Namespace, console: Console) -> int:
-    outputs = deployment(options, console, world=False).outputs()
-    shown = {key: reveal(value) if options.show_secrets else mask(value) for key, value in outputs.items()}
+def stack_output(options: argparse.Namespace, _console: Console) -> int:
+    outputs = deployment(options, world=False).outputs()
+    shown = {
+        key: reveal(value) if options.show_secrets else mask(value)
+        for key, value in outputs.items()
+    }
     if options.name is None:
         if options.json:
             print(json.dumps(shown, indent=4))
@@ -282,7 +287,7 @@ def reveal(value: Any) -> Any:
 
 
 def stack_history(options: argparse.Namespace, console: Console) -> int:
-    updates = deployment(options, console, world=False).history()
+    updates = deployment(options, world=False).history()
     if options.json:
         print(json.dumps(updates, indent=4))
         return 0
@@ -297,13 +302,11 @@ def stack_history(options: argparse.Namespace, console: Console) -> int:
 
 
 def when(seconds: float) -> str:
-    from datetime import datetime
-
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def cancel(options: argparse.Namespace, console: Console) -> int:
-    deployment(options, console, world=False).cancel()
+    deployment(options, world=False).cancel()
     console.print(f"the lock of {options.stack} is removed")
     return 0
 
@@ -314,7 +317,7 @@ def cancel(options: argparse.Namespace, console: Console) -> int:
 def guided(options: argparse.Namespace, console: Console) -> int:
     options.yes = True
     home = Home.current()
-    engine = deployment(options, console)
+    engine = deployment(options)
     if not watch(engine.preview, "1  Previewing", options, console, dry_run=True).ok:
         return 1
     console.print()
@@ -350,7 +353,8 @@ def serve_verb(_options: argparse.Namespace, console: Console) -> int:
 
 def down(_options: argparse.Namespace, console: Console) -> int:
     ended = serve.down(Home.current())
-    console.print(f"{ended} processes ended, the state is kept" if ended else "nothing was running")
+    said = f"{len(ended)} processes ended, the state is kept" if ended else "nothing was running"
+    console.print(said)
     return 0
 
 

@@ -1,7 +1,7 @@
 """What an engine run looks like: a live tree on a terminal, plain lines elsewhere, JSON on request.
 
-Colour has one meaning each: green is made, yellow is changed, magenta is replaced, red is deleted or
-failed. Everything else is grey or plain.
+Each colour has one meaning: green is made, yellow is changed, magenta is replaced, red is deleted
+or failed. Everything else is grey or plain.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -114,7 +114,7 @@ class Row:
     seconds: float | None = None
     line: str = ""
     error: str = ""
-    children: list[str] = field(default_factory=list)
+    component: bool = False
 
     @property
     def name(self) -> str:
@@ -149,6 +149,8 @@ class Tree:
             case ResourceDone():
                 row = self.rows[event.urn]
                 row.running, row.line = False, ""
+                if row.op is Op.REFRESH:  # what the refresh found: same, update or delete
+                    row.op = event.op
                 row.seconds = (row.seconds or 0.0) + event.seconds
             case ResourceFailed():
                 row = self.rows.setdefault(event.urn, Row(event.urn, "", ""))
@@ -163,7 +165,10 @@ class Tree:
     def _begin(self, event: ResourcePre) -> None:
         row = self.rows.get(event.urn)
         if row is None:
-            row = self.rows[event.urn] = Row(event.urn, event.type, event.parent)
+            view = event.new or event.old
+            component = view is not None and not view.custom
+            row = Row(event.urn, event.type, event.parent, component=component)
+            self.rows[event.urn] = row
         if event.op.logical or row.op is Op.SAME:
             row.op = event.op
         row.diff = event.diff or row.diff
@@ -173,7 +178,8 @@ class Tree:
     def walk(self, keep: Iterable[str]) -> Iterator[tuple[str, Row]]:
         """(branch drawing, row) in tree order, for the rows in `keep` and what they hang from."""
         wanted: set[str] = set()
-        for urn in keep:
+        for leaf in keep:
+            urn = leaf
             while urn and urn not in wanted:
                 wanted.add(urn)
                 urn = self.rows[urn].parent if urn in self.rows else ""
@@ -363,13 +369,11 @@ class Terminal:
 
     def _plain(self, event: Event) -> None:
         row = self.tree.rows.get(getattr(event, "urn", ""))
-        if row is None or (row.op is Op.SAME and not row.error):
+        if row is None or (row.op is Op.SAME and not row.error) or row.component:
             return
         mark, _ = MARKS[row.op]
         what = f"{short_type(row.type)}  {row.name}"
         match event:
-            case ResourcePre():
-                self._line(f"{mark} {what}  {DOING.get(event.op, event.op)}")
             case ResourceProgress():
                 self._line(f"{mark} {what}  {event.line}")
             case ResourceDone() if event.op is not Op.SAME:

@@ -1,12 +1,12 @@
 """Where a rehearsal keeps its things: one folder that `reset` may delete, and one cache outside.
 
-    .rehearsal/                 $HONEYDUE_REHEARSAL_HOME, default <repository>/.rehearsal
-      state/.pulumi/            the CLI's own DIY backend layout (stacks, history, backups, locks)
-      clouds/                   the stand-ins' stores
-      nodes/<server id>/        one folder per server: its disk
-      serve.json                the serving process: pid, addresses, environment
-      logs/                     one file per process
-    ~/.cache/honeydue-rehearsal/  $HONEYDUE_REHEARSAL_CACHE: Kubernetes, etcd and kwok, kept for ever
+.rehearsal/                 $HONEYDUE_REHEARSAL_HOME, default <repository>/.rehearsal
+  state/.pulumi/            the CLI's own DIY backend layout (stacks, history, backups, locks)
+  clouds/                   the stand-ins' stores
+  nodes/<server id>/        one folder per server: its disk
+  serve.json                the serving process: pid, addresses, environment
+  logs/                     one file per process
+~/.cache/honeydue-rehearsal/  $HONEYDUE_REHEARSAL_CACHE: Kubernetes, etcd and kwok, kept for ever
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def lose(home: Home, what: str, name: str | None, stack: str) -> str:
     gone = sorted(there) if what == "servers" else [str(name)]
     for server in gone:
         call(endpoint, "DELETE", f"/servers/{server}")
-    return f"gone, without a word to the program: {', '.join(gone) or 'nothing'}. docs/rebuild.md says what is next"
+    return f"gone, behind the program's back: {', '.join(gone) or 'nothing'}. Next: docs/rebuild.md"
 
 
 def lose_state(home: Home, stack: str) -> str:
@@ -38,7 +38,7 @@ def lose_state(home: Home, stack: str) -> str:
         raise EngineError(f"the stack {stack} has no state here: {folder}")
     for path in files:
         path.unlink()
-    return f"gone: {', '.join(str(path) for path in files)}. docs/rebuild.md says what is next"
+    return f"gone: {', '.join(str(path) for path in files)}. Next: docs/rebuild.md"
 
 
 def operators_endpoint(home: Home) -> str:

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -192,7 +192,7 @@ def _answers(port: int) -> bool:
 # --- serve -----------------------------------------------------------------------------------
 
 
-def serve(home: Home) -> None:
+def serve(home: Home, on_ready: Callable[[], None] = lambda: None) -> None:
     """Serves until SIGTERM or Ctrl-C, then ends every node in order. Main thread only.
 
     Raises ServeError when another process serves this home or one of its ports is taken.
@@ -217,6 +217,7 @@ def serve(home: Home) -> None:
             listeners.append(_listen(hetzner.wsgi_app, at.hcloud))
             listeners.append(_listen(cloudflare.wsgi_app, at.cloudflare))
             hetzner.resume()
+            on_ready()
             ask.wait()
         finally:
             for listener in listeners:

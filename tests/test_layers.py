@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,8 +31,6 @@ def test_neither_part_imports_the_other(folder: str, may_not_know: str) -> None:
 
 def test_the_program_imports_only_what_requirements_txt_installs() -> None:
     allowed = {"honeydue", "pydantic", "pydantic_core"}
-    import sys
-
     wrong = [
         (file, name)
         for file, name in imports("honeydue")
@@ -43,8 +42,6 @@ def test_the_program_imports_only_what_requirements_txt_installs() -> None:
 
 
 def test_the_gate_needs_nothing_but_the_standard_library() -> None:
-    import sys
-
     tree = ast.parse((ROOT / "honeydue/k3s/gate.py").read_text())
     names = {
         name.split(".")[0]
