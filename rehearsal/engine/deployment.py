@@ -1,8 +1,8 @@
 """preview, up, refresh and destroy of one stack: the engine's front door.
 
-Here a run is put together (project, configuration, state, lock, program) and taken apart again (last save,
-history, result). What a run does is told in `registration` (decisions), `run` (steps), `journal`
-(saving) and `monitor` (the seam to Pulumi's SDK).
+Here a run is put together (project, configuration, state, lock, program) and taken apart again
+(last save, history, result). What a run does is told in `registration` (decisions), `run` (steps),
+`journal` (saving) and `monitor` (the seam to Pulumi's SDK).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from rehearsal.engine.values import mark_secrets, plain
 __all__ = ["Backend", "Deployment", "EngineError", "Project", "Result"]
 
 _ADVICE: Final = {
-    "creating": "was being created when the last run ended, and may exist at the vendor without being "
-    "in the state. Look for it there and delete it, or let this run tell whether its name is taken",
+    "creating": "was being created when the last run ended, and may exist at the vendor without "
+    "being in the state. Look for it there and delete it; this run tells if its name is taken",
     "updating": "was being updated when the last run ended; `refresh` brings its state up to date",
     "deleting": "was being deleted when the last run ended; `refresh` finds out whether it is gone",
 }
@@ -50,7 +50,7 @@ _ADVICE: Final = {
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to. `changes`: logical steps by op; `outputs` may hold `Secret`, `UNKNOWN`."""
+    """What a run came to. `changes`: logical steps by op; `outputs` may hold Secret, UNKNOWN."""
 
     ok: bool
     changes: dict[str, int]
@@ -62,8 +62,8 @@ class Deployment:
     """preview, up, refresh and destroy of one stack.
 
     `backend` is the folder that holds .pulumi. Every verb takes the lock unless it only previews,
-    reports to `on_event`, and returns a `Result`; a resource's failure is in the result, `EngineError`
-    is raised only when nothing could be started (lock, passphrase, corrupt state).
+    reports to `on_event`, and returns a `Result`; a resource's failure is in the result,
+    `EngineError` is raised only when nothing could be started (lock, passphrase, corrupt state).
     `cancelled`: set it (Ctrl-C) and running steps finish, no other starts. `targets`: URNs, `*`
     allowed; other resources are left as they are.
     """
@@ -173,7 +173,7 @@ class Deployment:
 
     # --- one run -------------------------------------------------------------------------------
 
-    def _verb(
+    def _verb(  # noqa: PLR0917 - private, and called by the four verbs above only
         self,
         kind: str,
         on_event: Listener,
@@ -249,8 +249,8 @@ class Deployment:
         registrar = Registrar(run, before.resources)
 
         def delete_the_rest() -> None:
-            """What the program did not register any more. Not after a failure: what failed may still
-            need it, and a program that died early has not registered everything."""
+            """What the program did not register any more. Not after a failure: what failed may
+            still need it, and a program that died early has not registered everything."""
             if run.errors or run.cancelled.is_set():
                 return
             if missing := [
@@ -278,7 +278,7 @@ class Deployment:
             )
         finally:
             monitor.close()
-        # After Ctrl-C or a bail the program dies of the engine's own word; the cause is told already.
+        # After Ctrl-C or a bail the program dies of the engine's word; the cause is told already.
         if died_of is not None and not (run.cancelled.is_set() or "has terminated" in died_of):
             run.error(died_of)
 
@@ -297,15 +297,15 @@ class Deployment:
             r for r in doomed if {"before-delete", "after-delete"} & r.resource_hooks.keys()
         ]:
             run.error(
-                f"{hooked[0].urn} has delete hooks, which live in the program; remove the resource from "
-                "the program and run `up`, or take the hooks off and run `up` first"
+                f"{hooked[0].urn} has delete hooks, which live in the program; remove the resource "
+                "from the program and run `up`, or take the hooks off and run `up` first"
             )
         if not run.errors:
             run.delete_all(doomed)
 
     def _refresh(self, run: Run, _before: Checkpoint) -> None:
-        """Asks the vendors what is really there. The program does not run, and inputs follow what is
-        found, so that the next preview shows how to bring it back."""
+        """Asks the vendors what is really there. The program does not run, and inputs follow what
+        is found, so that the next preview shows how to bring it back."""
         resources = [
             r
             for r in run.journal.remaining

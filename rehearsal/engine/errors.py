@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class EngineError(Exception):
-    """A refusal in words for the operator: what is wrong and what mends it. Shown without traceback."""
+    """A refusal for the operator: what is wrong and what mends it; shown without traceback."""

@@ -1,8 +1,9 @@
 """What an engine run tells whoever watches it: the live tree, plain lines, or `--json`.
 
 The order holds for each resource: `ResourcePre`, any number of `ResourceProgress`, then one of
-`ResourceDone` and `ResourceFailed`. Steps of different resources interleave. Events are delivered one at
-a time (never concurrently), from worker threads, so a listener needs no lock but must not block.
+`ResourceDone` and `ResourceFailed`. Steps of different resources interleave. Events are delivered
+one at a time (never concurrently), from worker threads, so a listener needs no lock but must not
+block.
 """
 
 from __future__ import annotations

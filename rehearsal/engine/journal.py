@@ -1,11 +1,11 @@
 """What a run has done so far, and how that is saved: the write-ahead journal of the checkpoint.
 
-A run starts from the old resources and ends with new ones. In between, the state is *the new ones so
-far, in the order in which they were done, then every old one that was not dealt with yet*: each resource
-stands after what it refers to, because it could only be done after that. Before a provider is called, the
-operation is saved as pending; after the answer, its result is saved and the pending mark is gone, in
-one write. So a run killed at any moment leaves a state from which the next run goes on.
-(`pulumi/pkg/backend/snapshot.go` does the same.)
+A run starts from the old resources and ends with new ones. In between, the state is *the new ones
+so far, in the order in which they were done, then every old one that was not dealt with yet*: each
+resource stands after what it refers to, because it could only be done after that. Before a
+provider is called, the operation is saved as pending; after the answer, its result is saved and
+the pending mark is gone, in one write. So a run killed at any moment leaves a state from which the
+next run goes on. (`pulumi/pkg/backend/snapshot.go` does the same.)
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def in_order(resources: Sequence[Resource]) -> tuple[Resource, ...]:
 
 
 class Journal:
-    """All methods may be called from any thread. `save` is None in a preview: nothing is written."""
+    """Its methods may be called from any thread. In a preview `save` is None: nothing is kept."""
 
     def __init__(
         self, before: Checkpoint, crypter: Crypter, save: Callable[[dict[str, Any]], None] | None
@@ -105,8 +105,9 @@ class Journal:
         replaces: Resource | None = None,
         leaves: Resource | None = None,
     ) -> None:
-        """A step is done. `new` joins the new resources, `replaces` leaves the old ones, and `leaves`
-        takes its place there (the old half of a replacement, or an old one as `refresh` found it)."""
+        """A step is done. `new` joins the new resources, `replaces` leaves the old ones, and
+        `leaves` takes its place there (the old half of a replacement, or an old one as `refresh`
+        found it)."""
         with self._lock:
             if pending is not None:
                 self._drop(pending)

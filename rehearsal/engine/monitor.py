@@ -1,8 +1,9 @@
 """The seam: Pulumi's ResourceMonitor and Engine services, answered in this process.
 
-`pulumi.runtime.settings.Settings(monitor=…, engine=…)` takes any object with the services' methods, the
-seam that `pulumi.runtime.mocks` uses. The SDK calls them from its executor's threads and expects a
-`grpc.RpcError` for a refusal. Here messages become the engine's values and back, and nothing else.
+`pulumi.runtime.settings.Settings(monitor=…, engine=…)` takes any object with the services'
+methods, the seam that `pulumi.runtime.mocks` uses. The SDK calls them from its executor's threads
+and expects a `grpc.RpcError` for a refusal. Here messages become the engine's values and back, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from rehearsal.engine.steps import (
 )
 from rehearsal.engine.values import UNKNOWN_SENTINEL, decode, decode_value, encode, has_unknown
 
-# What the SDK may use. What is missing (transforms, remote components' output values, state migrations,
-# …) it then refuses by itself, with an error that names the feature.
+# What the SDK may use. What is missing (transforms, remote components' output values, state
+# migrations, …) it then refuses by itself, with an error that names the feature.
 FEATURES = (
     resource_pb2.RESOURCE_MONITOR_FEATURE_SECRETS,
     resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_REFERENCES,
@@ -160,7 +161,7 @@ class Monitor:
         provider that is not there yet."""
         if self._run.cancelled.is_set():
             terminated()
-        provider_urn, _, provider_id = request.provider.rpartition("::")
+        provider_urn, _, _ = request.provider.rpartition("::")
         if provider_urn in self._run.failed:
             return resource_pb2.ResourceInvokeResponse(unknown=True)
         try:
@@ -218,8 +219,8 @@ class Monitor:
             raise EngineError(f"{request.type}: the rehearsal's engine has no remote components")
         if request.importId:
             raise EngineError(
-                f"import_={request.importId!r}: the rehearsal's engine imports nothing; its vendors "
-                "hold only what it made"
+                f"import_={request.importId!r}: the rehearsal's engine imports nothing: its "
+                "vendors hold only what it made"
             )
         inputs = decode(request.object)
         if request.type.startswith(PROVIDER_PREFIX) and request.version:
@@ -269,7 +270,7 @@ class Monitor:
     def _alias_urn(
         self, alias: alias_pb2.Alias, request: resource_pb2.RegisterResourceRequest
     ) -> str:
-        """An alias names what differed; the rest is as it is now. A stack is no part of the type."""
+        """An alias names what differed; the rest is as it is now."""
         if alias.urn:
             return str(alias.urn)
         spec = alias.spec

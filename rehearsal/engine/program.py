@@ -1,8 +1,8 @@
 """Runs the project's `__main__.py`, unchanged, as `pulumi-language-python-exec` does.
 
-The SDK keeps its state in context variables: each run gets a context of its own, so that preview and up
-can follow each other in one process. The program's own modules are forgotten afterwards, because the
-CLI too starts a fresh interpreter for each run.
+The SDK keeps its state in context variables: each run gets a context of its own, so that preview
+and up can follow each other in one process. The program's own modules are forgotten afterwards,
+because the CLI too starts a fresh interpreter for each run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import pulumi
 
 from rehearsal.engine.project import Configuration, Project
 
-# Each registration blocks a thread until its step is done, and hundreds may wait for a slot; the engine
-# itself bounds how many work at once. The program's functions need threads besides.
+# Each registration blocks a thread until its step is done, and hundreds may wait for a slot; the
+# engine itself bounds how many work at once. The program's functions need threads besides.
 _THREADS = 256
 
 

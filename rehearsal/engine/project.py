@@ -15,7 +15,7 @@ from rehearsal.engine.secrets import Crypter
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as the CLI reads it (YAML 1.2): `yes` and `2026-01-01` are words, only true/false bools."""
+    """YAML 1.2, as the CLI reads it: `yes` and `2026-01-01` are words, only true/false bools."""
 
 
 _Loader.yaml_implicit_resolvers = {

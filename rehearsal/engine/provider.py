@@ -1,8 +1,9 @@
 """What the engine asks of a provider, and the values that pass between them.
 
-The shape follows Pulumi's own provider protocol (`pulumi/provider.proto`): check, diff, create, read,
-update, delete, invoke. Values are plain Python (None, bool, int/float, str, list, dict) plus `UNKNOWN`.
-Secrets are unwrapped before a provider sees them; the engine puts the marks back on the outputs.
+The shape follows Pulumi's own provider protocol (`pulumi/provider.proto`): check, diff, create,
+read, update, delete, invoke. Values are plain Python (None, bool, int/float, str, list, dict) plus
+`UNKNOWN`. Secrets are unwrapped before a provider sees them; the engine puts the marks back on the
+outputs.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class CheckFailure:
 class Diff:
     """What a change of inputs means. Empty `changed` means: the same.
 
-    `changed` and `replaces` hold property paths as Pulumi writes them (`labels.role`, `rules[2].port`).
-    `replaces` is the subset that cannot be changed in place.
+    `changed` and `replaces` hold property paths as Pulumi writes them (`labels.role`,
+    `rules[2].port`). `replaces` is the subset that cannot be changed in place.
     """
 
     changed: tuple[str, ...] = ()
@@ -85,7 +86,8 @@ class Provider(Protocol):
     def check(
         self, type_: str, olds: Properties | None, news: Properties
     ) -> tuple[Properties, list[CheckFailure]]:
-        """Validates and normalises inputs (defaults, auto-names); unknown types or properties fail."""
+        """Validates and normalises inputs (defaults, auto-names); unknown types or properties
+        fail."""
 
     def diff(
         self,
@@ -99,20 +101,20 @@ class Provider(Protocol):
 
         `type_` is `pulumi:providers:<package>` when the provider's own configuration changed (the
         protocol's DiffConfig): `replaces` then means that every resource of this provider must be
-        replaced too (the Kubernetes provider without a `cluster_identifier`). It is asked only when the
-        inputs differ; every other method is called with the package's own types only.
+        replaced too (the Kubernetes provider without a `cluster_identifier`). It is asked only
+        when the inputs differ; every other method is called with the package's own types only.
         """
 
     def create(self, type_: str, inputs: Properties, ctx: Context) -> tuple[str, Properties]:
-        """Makes it and returns (id, outputs). With `ctx.dry_run`: makes nothing, returns ("", outputs
-        as far as they are known, UNKNOWN for the others)."""
+        """Makes it and returns (id, outputs). With `ctx.dry_run`: makes nothing, returns ("",
+        outputs as far as they are known, UNKNOWN for the others)."""
 
     def read(
         self, type_: str, id: str, inputs: Properties, outputs: Properties, ctx: Context
     ) -> tuple[Properties, Properties] | None:
         """Returns (inputs, outputs) as the vendor has them now, or None when it is gone."""
 
-    def update(
+    def update(  # noqa: PLR0917 - the shape of the protocol
         self,
         type_: str,
         id: str,

@@ -1,8 +1,9 @@
 """What the program's registrations come to: which step each resource needs, and why.
 
-The decisions are those of Pulumi's step generator (`pulumi/pkg/resource/deploy/step_generator.go`), in its
-order: name, old state, ignored changes, check, diff, then same, update or replace. The program's own
-awaiting gives the order: it registers a resource when the outputs that it needs are known.
+The decisions are those of Pulumi's step generator
+(`pulumi/pkg/resource/deploy/step_generator.go`), in its order: name, old state, ignored changes,
+check, diff, then same, update or replace. The program's own awaiting gives the order: it registers
+a resource when the outputs that it needs are known.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from rehearsal.engine.steps import (
 from rehearsal.engine.values import has_unknown, mark_secrets, plain
 
 
-class Bail(Exception):
+class Bail(Exception):  # noqa: N818 - an outcome, no error
     """The program itself is wrong and cannot go on (a duplicate URN); already reported."""
 
 
-class Skipped(Exception):
+class Skipped(Exception):  # noqa: N818 - an outcome, no error
     """Nothing was done because something that this resource needs failed, or it is no target."""
 
 
@@ -169,7 +170,10 @@ class Registrar:
 
     def no_provider(self, package: str, subject: str) -> str:
         if self._run.configuration.default_provider_disabled(package):
-            return f"Default provider for '{package}' disabled. '{subject}' must use an explicit provider."
+            return (
+                f"Default provider for '{package}' disabled. "
+                f"'{subject}' must use an explicit provider."
+            )
         return (
             f"'{subject}' has no provider, and the rehearsal's engine has no default ones: pass an "
             f"explicit provider for '{package}'"
@@ -251,7 +255,7 @@ class Registrar:
 
     # --- replacements --------------------------------------------------------------------------
 
-    def _replace(
+    def _replace(  # noqa: PLR0917 - private; all of it was worked out just before
         self,
         goal: Goal,
         was: Resource,
@@ -321,9 +325,10 @@ class Registrar:
         return made
 
     def _dependent_replacements(self, root: Resource) -> list[Resource]:
-        """The dependents that cannot outlive `root`, in dependency order: those whose provider would
-        replace them if the inputs that come from a replaced resource were unknown. A dependent that
-        only names `root` in `dependsOn` stays (Pulumi's calculateDependentReplacements)."""
+        """The dependents that cannot outlive `root`, in dependency order: those whose provider
+        would replace them if the inputs that come from a replaced resource were unknown. A
+        dependent that only names `root` in `dependsOn` stays (Pulumi's
+        calculateDependentReplacements)."""
         journal = self._run.journal
         replaced, found = {root.urn}, []
         for dependent in dependents(root.urn, self._before):

@@ -1,8 +1,8 @@
 """One run: the steps that change something, each reported, journalled and counted.
 
 A step is one resource's create, update, delete or read. Whatever decides that a step is due (the
-program's registrations, a destroy, a refresh) calls the methods here, from any number of threads; at most
-`parallel` steps are at work at once.
+program's registrations, a destroy, a refresh) calls the methods here, from any number of threads;
+at most `parallel` steps are at work at once.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ LoadProvider = Callable[[str, Properties], Provider]
 RunHooks = Callable[[str, Sequence[str], Resource | None, Resource | None], None]
 
 
-class StepFailed(Exception):
+class StepFailed(Exception):  # noqa: N818 - an outcome; the error was reported
     """The step failed and was reported; the caller only has to stop what depended on it."""
 
 
-class Cancelled(Exception):
+class Cancelled(Exception):  # noqa: N818 - an outcome, no error
     """Ctrl-C: no new step starts."""
 
 
@@ -159,7 +159,7 @@ class Run:
         return self._load(package_of(resource.type), inputs)
 
     def declare(self, resource: Resource, provider: Provider) -> None:
-        """Makes a provider known by its reference; without an id yet (preview), by the unknown one."""
+        """Makes a provider known by its reference: in a preview, that of an unknown id."""
         with self._lock:
             self._providers[f"{resource.urn}::{resource.id or UNKNOWN_SENTINEL}"] = provider
 
@@ -348,8 +348,8 @@ class Run:
         )
 
     def backwards(self, resources: Sequence[Resource], act: Callable[[Resource], None]) -> None:
-        """Calls `act` on each, dependents before what they depend on; after a failure or Ctrl-C only
-        on what does not wait for the one that failed."""
+        """Calls `act` on each, dependents before what they depend on; after a failure or Ctrl-C
+        only on what does not wait for the one that failed."""
         waiting = list(resources)
         running: dict[concurrent.futures.Future[None], Resource] = {}
         kept: list[Resource] = []  # failed, or needed by one that failed

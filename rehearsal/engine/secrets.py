@@ -1,5 +1,5 @@
-"""The CLI's passphrase secrets manager (`pulumi/pkg/secrets/passphrase`), so that either engine opens
-what the other wrote.
+"""The CLI's passphrase secrets manager (`pulumi/pkg/secrets/passphrase`), so that either engine
+opens what the other wrote.
 
 key         PBKDF2-HMAC-SHA256(passphrase, 8-byte salt, 1,000,000 rounds), 32 bytes
 value       `v1:<base64 12-byte nonce>:<base64 AES-256-GCM ciphertext>`

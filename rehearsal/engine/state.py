@@ -1,7 +1,7 @@
 """The state of a stack: the CLI's checkpoint (version 3) in its DIY backend's folders.
 
     .pulumi/meta.yaml                                            version: 1
-    .pulumi/stacks/<project>/<stack>.json (+ .bak)               the checkpoint, and the save before it
+    .pulumi/stacks/<project>/<stack>.json (+ .bak)               the checkpoint, the save before it
     .pulumi/locks/organization/<project>/<stack>/<uuid>.json     who is at work
     .pulumi/history/<project>/<stack>/<stack>-<ns>.history.json  one per run, with .checkpoint.json
     .pulumi/backups/<project>/<stack>/<stack>.<ns>.json          the checkpoint after each run
@@ -43,8 +43,9 @@ def now() -> str:
 class Resource:
     """One entry of the checkpoint (`apitype.ResourceV3`).
 
-    `delete`: the old half of a create-first replacement, still to be deleted. `pending_replacement`:
-    the old half of a delete-first one, deleted already, its successor still to be made.
+    `delete`: the old half of a create-first replacement, still to be deleted.
+    `pending_replacement`: the old half of a delete-first one, deleted already, its successor still
+    to be made.
     """
 
     urn: str

@@ -22,7 +22,7 @@ Path = tuple[str | int, ...]
 
 
 def make_urn(stack: str, project: str, parent: str, type_: str, name: str) -> str:
-    """`urn:pulumi:<stack>::<project>::<types of the parents>$<type>::<name>`; the stack is no parent."""
+    """`urn:pulumi:<stack>::<project>::<parents' types>$<type>::<name>`; the stack is no parent."""
     chain = parent.split("::")[2] if parent else ""
     qualified = f"{chain}${type_}" if chain and chain != STACK_TYPE else type_
     return f"urn:pulumi:{stack}::{project}::{qualified}::{name}"
@@ -46,8 +46,8 @@ def package_of(token: str) -> str:
 
 
 def inherited_alias(child: str, parent: str, parent_was: str, stack: str, project: str) -> str:
-    """The URN of `child` when its parent was still called `parent_was`. By convention a child's name
-    begins with its parent's, so it changed together with it."""
+    """The URN of `child` when its parent was still called `parent_was`. By convention a child's
+    name begins with its parent's, so it changed together with it."""
     name, now, was = name_of(child), name_of(parent), name_of(parent_was)
     if name.startswith(now):
         name = was + name[len(now) :]
@@ -152,8 +152,8 @@ def differences(old: Any, new: Any, path: Path = ()) -> Iterator[tuple[Path, Any
 def property_changes(
     old: Resource, inputs: Properties, changed: Collection[str], replaces: Collection[str]
 ) -> tuple[PropertyChange, ...]:
-    """The lines of a diff: of what changed in the inputs, that which the provider calls a change; and
-    what it calls a change but the inputs do not show (drift), from the outputs."""
+    """The lines of a diff: of what changed in the inputs, that which the provider calls a change;
+    and what it calls a change but the inputs do not show (drift), from the outputs."""
     said = [parse_path(path) for path in changed]
     forcing = [parse_path(path) for path in replaces]
 

@@ -1,8 +1,9 @@
 """Property values: the wire (protobuf Struct), the engine (Python) and the state (JSON).
 
-On the wire and in the state, what JSON lacks is a string or an object with a signature, the same ones
-in both (`pulumi/sdk/go/common/resource/properties.go`). In between, a value is plain Python plus
-`Secret` and `UNKNOWN`. Resource references stay the objects that they are: the engine only hands them on.
+On the wire and in the state, what JSON lacks is a string or an object with a signature, the same
+ones in both (`pulumi/sdk/go/common/resource/properties.go`). In between, a value is plain Python
+plus `Secret` and `UNKNOWN`. Resource references stay the objects that they are: the engine only
+hands them on.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def decode_value(value: struct_pb2.Value) -> Any:
     return _decode(json_format.MessageToDict(value), "value")
 
 
-def _decode(value: Any, path: str) -> Any:
+def _decode(value: Any, path: str) -> Any:  # noqa: PLR0911 - one per kind of value
     match value:
         case float() if value.is_integer():
             return int(value)  # the wire knows doubles only; a port is no 80.0
@@ -86,7 +87,7 @@ def _encode(value: Any) -> Any:
 
 
 def rewrite(value: Any, change: Callable[[Any], Any]) -> Any:
-    """`value` with `change` applied to every leaf and `Secret`; a change's result is not entered."""
+    """`value` with `change` applied to every leaf and `Secret`; its result is not entered."""
     match value:
         case list() | tuple():
             return [rewrite(item, change) for item in value]

@@ -47,7 +47,9 @@ class Lab:
             self.folder / "project", textwrap.dedent(source), self.config, self.project_config
         )
 
-    def run(self, verb: str, source: str | None = None, parallel: int = 16, **options: Any) -> Result:
+    def run(
+        self, verb: str, source: str | None = None, parallel: int = 16, **options: Any
+    ) -> Result:
         if source is not None:
             self.program(source)
         self.events.clear()
@@ -77,7 +79,9 @@ class Lab:
         return [f"{operation} {name}" for operation, name in self.vendor.calls]
 
     def ops(self, name: str) -> list[str]:
-        return [e.op.value for e in self.events if isinstance(e, ResourcePre) and _name(e.urn) == name]
+        return [
+            e.op.value for e in self.events if isinstance(e, ResourcePre) and _name(e.urn) == name
+        ]
 
     def pre(self, name: str) -> ResourcePre:
         return next(e for e in self.events if isinstance(e, ResourcePre) and _name(e.urn) == name)

@@ -1,9 +1,10 @@
+# ruff: noqa: ARG002, PLR0917 - the signatures are those of the provider protocol
 """A vendor in memory and its provider, for tests of the engine.
 
-The vendor remembers what exists and, in `calls`, what was asked of it in which order. Resource types are
-`fake:index:Thing`; inputs steer what happens: `name` cannot be changed in place, `boom` fails with its
-value, `half` makes the resource and fails all the same, `computed` is an output that only the vendor
-knows, `upper` is `value` in capitals.
+The vendor remembers what exists and, in `calls`, what was asked of it in which order. Resource
+types are `fake:index:Thing`; inputs steer what happens: `name` cannot be changed in place, `boom`
+fails with its value, `half` makes the resource and fails all the same, `computed` is an output
+that only the vendor knows, `upper` is `value` in capitals.
 """
 
 from __future__ import annotations
@@ -25,9 +26,20 @@ from rehearsal.engine.provider import (
     ProviderError,
 )
 
-KNOWN = {
-    "name", "value", "boom", "half", "labels", "items", "secretive", "defaulted", "explodes", "delay",
-}  # fmt: skip
+KNOWN = set(
+    [
+        "name",
+        "value",
+        "boom",
+        "half",
+        "labels",
+        "items",
+        "secretive",
+        "defaulted",
+        "explodes",
+        "delay",
+    ]
+)
 
 
 @dataclass
@@ -94,7 +106,12 @@ class Fake:
         return {"defaulted": default, **news}, failures
 
     def diff(
-        self, type_: str, id: str, old_inputs: Properties, old_outputs: Properties, new_inputs: Properties
+        self,
+        type_: str,
+        id: str,
+        old_inputs: Properties,
+        old_outputs: Properties,
+        new_inputs: Properties,
     ) -> Diff:
         keys = sorted(old_inputs.keys() | new_inputs.keys())
         changed = tuple(k for k in keys if old_inputs.get(k) != new_inputs.get(k))
@@ -180,7 +197,7 @@ class _Work:
             self.vendor.at_work -= 1
 
 
-SDK = '''\
+SDK = """\
 import pulumi
 from pulumi import Output, ResourceOptions as Opts
 
@@ -195,7 +212,8 @@ class Thing(pulumi.CustomResource):
     computed: pulumi.Output[str]
 
     def __init__(self, logical, opts=None, **props):
-        super().__init__("fake:index:Thing", logical, {"upper": None, "computed": None, **props}, opts)
+        outputs = {"upper": None, "computed": None}
+        super().__init__("fake:index:Thing", logical, {**outputs, **props}, opts)
 
 
 class Box(pulumi.ComponentResource):
@@ -216,13 +234,11 @@ fake = Provider("fake", token="good")
 def opts(**more):
     return Opts(**{"provider": fake, **more})
 
-'''
+"""
 
 
 def write_project(folder: Path, program: str, config: str = "{}", project_config: str = "") -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "Pulumi.yaml").write_text(
-        f"name: shop\nruntime:\n  name: python\n{project_config}"
-    )
+    (folder / "Pulumi.yaml").write_text(f"name: shop\nruntime:\n  name: python\n{project_config}")
     (folder / "Pulumi.dev.yaml").write_text(f"config: {config}\n")
     (folder / "__main__.py").write_text(SDK + program)

@@ -49,7 +49,8 @@ class Saving(Backend):
             die()
 
 project = Project.load(folder / "project")
-result = Deployment(project, "dev", Saving(folder / "state"), load_provider=vendor.load).up(lambda e: None)
+backend = Saving(folder / "state")
+result = Deployment(project, "dev", backend, load_provider=vendor.load).up(lambda e: None)
 sys.exit(0 if result.ok else 1)
 """
 FIRST = 'a = Thing("a", value="1", opts=opts())\nThing("b", value=a.computed, opts=opts())'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from rehearsal.engine.events import Event, ResourceProgress
+from rehearsal.engine.provider import UNKNOWN
 from tests.engine.conftest import STACK, Lab, urn
 
 ONE = 'Thing("a", value="one", opts=opts({}))'
@@ -119,8 +120,6 @@ def test_a_provider_that_refuses_its_configuration_stops_only_its_own_resources(
 
 
 def test_an_invoke_answers_and_is_unknown_while_its_argument_is(lab: Lab) -> None:
-    from rehearsal.engine.provider import UNKNOWN
-
     source = """
     pulumi.export("now", echo("hi", fake))
     a = Thing("a", value="v", opts=opts())
@@ -131,7 +130,9 @@ def test_an_invoke_answers_and_is_unknown_while_its_argument_is(lab: Lab) -> Non
 
 
 def test_a_failing_invoke_ends_the_program_with_its_cause(lab: Lab) -> None:
-    result = lab.preview('pulumi.runtime.invoke("fake:index:no", {}, pulumi.InvokeOptions(provider=fake))')
+    result = lab.preview(
+        'pulumi.runtime.invoke("fake:index:no", {}, pulumi.InvokeOptions(provider=fake))'
+    )
     assert "invoke of fake:index:no failed: unknown function fake:index:no" in result.errors[0]
 
 
@@ -161,7 +162,7 @@ def test_an_after_hook_that_raises_is_a_warning(lab: Lab) -> None:
 
 def test_a_delete_hook_runs_while_the_program_is_still_there(lab: Lab) -> None:
     lab.up(HOOK.format(False, "one", "before_delete"))
-    only_hook = HOOK.split("Thing")[0].format(False)
+    only_hook = HOOK.split("Thing", maxsplit=1)[0].format(False)
     result = lab.run("up", only_hook)
     assert "only 1 of 3" in result.errors[0]
     assert "a" in lab.names
@@ -187,9 +188,7 @@ def test_a_target_that_does_not_exist_is_an_error(lab: Lab) -> None:
 def test_a_targeted_destroy_refuses_to_orphan_dependents(lab: Lab) -> None:
     lab.up('a = Thing("a", opts=opts())\nThing("b", value=a.computed, opts=opts())')
     result = lab.run("destroy", targets=[urn("a")])
-    assert result.errors == (
-        f"cannot delete {urn('a')}: {urn('b')} depends on it; target both",
-    )
+    assert result.errors == (f"cannot delete {urn('a')}: {urn('b')} depends on it; target both",)
     assert lab.run("destroy", targets=[urn("a"), urn("b")]).ok
     assert STACK in {r["urn"] for r in lab.state}
     assert lab.vendor.things == {}

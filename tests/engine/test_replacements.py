@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rehearsal.engine.steps import ignore_changes
 from tests.engine.conftest import Lab, urn
 
 CREATE_FIRST = """
@@ -81,8 +82,9 @@ def test_a_protected_dependent_stops_a_delete_first_replacement(lab: Lab) -> Non
     source = DELETE_FIRST.replace("opts=opts())", "opts=opts(protect=True))")
     lab.up(source.format("one", "name"))
     result = lab.preview(source.format("two", "name"))
-    assert f'unable to replace resource "{urn("b")}" as part of replacing "{urn("a")}"' in (
-        result.errors[0]
+    assert (
+        f'unable to replace resource "{urn("b")}" as part of replacing "{urn("a")}"'
+        in (result.errors[0])
     )
 
 
@@ -152,6 +154,4 @@ def test_defaults_survive_updates_and_are_made_anew_by_a_replacement(lab: Lab) -
 def test_ignored_paths_take_the_old_value(
     pattern: str, old: dict[str, object], new: dict[str, object], expected: dict[str, object]
 ) -> None:
-    from rehearsal.engine.steps import ignore_changes
-
     assert ignore_changes([pattern], old, new) == expected

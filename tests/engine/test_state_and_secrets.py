@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from rehearsal.engine import secrets, values
 from rehearsal.engine.deployment import Deployment, EngineError, Project
@@ -22,7 +25,8 @@ from tests.engine.conftest import STACK, Lab, urn
 
 CANARY = "canary-5d1f"
 SECRETS = f"""
-a = Thing("a", value=pulumi.Output.secret("{CANARY}"), labels={{"x": pulumi.Output.secret("{CANARY}")}},
+hidden = pulumi.Output.secret("{CANARY}")
+a = Thing("a", value=hidden, labels={{"x": hidden}},
           opts=opts(additional_secret_outputs=["upper"]))
 b = Thing("b", value=a.value, opts=opts(additional_secret_outputs=["upper"]))
 pulumi.export("plain", "visible")
@@ -34,7 +38,8 @@ def every_file(folder: Path) -> dict[str, str]:
     return {str(p): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
-# --- secrets ---------------------------------------------------------------------------------------
+# --- secrets
+# ---------------------------------------------------------------------------------------
 
 
 def test_no_secret_is_in_any_file_or_event(lab: Lab) -> None:
@@ -105,10 +110,10 @@ def test_secret_configuration_reaches_the_program_as_a_secret(
     (lab.folder / "project" / "Pulumi.dev.yaml").write_text(
         (lab.folder / "project" / "Pulumi.dev.yaml").read_text().replace(sealed[:9], "v1:AAAA/B")
     )
-    with pytest.raises(EngineError, match="secret shop:token does not open"):
+    with pytest.raises(EngineError, match=r"secret shop:token does not open"):
         lab.preview()
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "wrong")
-    with pytest.raises(EngineError, match="^incorrect passphrase: PULUMI_CONFIG_PASSPHRASE"):
+    with pytest.raises(EngineError, match=r"^incorrect passphrase: PULUMI_CONFIG_PASSPHRASE"):
         lab.preview()
 
 
@@ -117,29 +122,30 @@ def test_the_passphrase_may_come_from_a_file_and_must_come_from_somewhere(
 ) -> None:
     salt = secrets.open_crypter(None).salt
     monkeypatch.delenv("PULUMI_CONFIG_PASSPHRASE")
-    with pytest.raises(EngineError, match="^passphrase must be set with PULUMI_CONFIG_PASSPHRASE"):
+    with pytest.raises(EngineError, match=r"^passphrase must be set with PULUMI_CONFIG_PASSPHRASE"):
         secrets.open_crypter(salt)
     (tmp_path / "word").write_text("correct horse\n")
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE_FILE", str(tmp_path / "word"))
     assert secrets.open_crypter(salt).salt == salt
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE_FILE", str(tmp_path / "nowhere"))
-    with pytest.raises(EngineError, match="^PULUMI_CONFIG_PASSPHRASE_FILE: cannot read"):
+    with pytest.raises(EngineError, match=r"^PULUMI_CONFIG_PASSPHRASE_FILE: cannot read"):
         secrets.open_crypter(salt)
 
 
 def test_the_key_is_a_million_rounds_of_pbkdf2_as_the_clis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against the standard library's PBKDF2, by the parameters of pulumi/sdk's NewSymmetricCrypter."""
-    import hashlib
-    from base64 import b64decode
-
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+    """Against the standard library's PBKDF2, by the parameters of pulumi/sdk's
+    NewSymmetricCrypter."""
     monkeypatch.setattr(secrets, "_ROUNDS", 1_000_000)
     secrets._derive.cache_clear()
     salt_line = secrets.open_crypter(None).salt
     version, salt, check_version, nonce, sealed = salt_line.split(":")
     key = hashlib.pbkdf2_hmac("sha256", b"correct horse", b64decode(salt), 1_000_000, 32)
-    assert (version, check_version, len(b64decode(salt)), len(b64decode(nonce))) == ("v1", "v1", 8, 12)
+    assert (version, check_version, len(b64decode(salt)), len(b64decode(nonce))) == (
+        "v1",
+        "v1",
+        8,
+        12,
+    )
     assert AESGCM(key).decrypt(b64decode(nonce), b64decode(sealed), None) == b"pulumi"
     secrets._derive.cache_clear()
 
@@ -230,8 +236,10 @@ def test_export_and_import_round_trip(lab: Lab) -> None:
     exported = lab.deployment().export()
     lab.run("destroy")
     lab.deployment().import_(exported)
-    assert lab.deployment().export()["deployment"]["resources"] == exported["deployment"]["resources"]
-    with pytest.raises(EngineError, match="^stack import: not a deployment"):
+    assert (
+        lab.deployment().export()["deployment"]["resources"] == exported["deployment"]["resources"]
+    )
+    with pytest.raises(EngineError, match=r"^stack import: not a deployment"):
         lab.deployment().import_({"version": 2})
 
 
@@ -250,7 +258,7 @@ def test_a_state_whose_references_dangle_is_refused(lab: Lab) -> None:
     lab.up('a = Thing("a", opts=opts())\nThing("b", value=a.computed, opts=opts())')
     exported = lab.deployment().export()
     del exported["deployment"]["resources"][2]
-    with pytest.raises(EngineError, match="snapshot integrity failure: .*::b refers to .*::a"):
+    with pytest.raises(EngineError, match=r"snapshot integrity failure: .*::b refers to .*::a"):
         lab.deployment().import_(exported)
 
 
@@ -264,7 +272,7 @@ def test_a_write_that_fails_leaves_the_old_content(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(EngineError, match="No space left on device. Free some space"):
+    with pytest.raises(EngineError, match=r"No space left on device. Free some space"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -288,7 +296,7 @@ def test_the_lock_of_a_dead_process_says_so_and_cancel_removes_it(lab: Lab) -> N
     lock = lab.folder / "state/.pulumi/locks/organization/shop/dev/x.json"
     held = {"pid": dead.pid, "username": "op", "hostname": socket.gethostname(), "timestamp": "t"}
     write_atomically(lock, json.dumps(held))
-    with pytest.raises(EngineError, match="`python -m rehearsal cancel --stack dev` removes"):
+    with pytest.raises(EngineError, match=r"`python -m rehearsal cancel --stack dev` removes"):
         lab.run("up")
     assert lab.deployment().cancel() == 1
     assert lab.run("up").ok
@@ -297,7 +305,7 @@ def test_the_lock_of_a_dead_process_says_so_and_cancel_removes_it(lab: Lab) -> N
 def test_an_unknown_stack_is_refused_and_the_known_ones_named(lab: Lab) -> None:
     lab.program("")
     project = Project.load(lab.folder / "project")
-    with pytest.raises(EngineError, match="no stack named 'prd': .* Stacks with a file: dev"):
+    with pytest.raises(EngineError, match=r"no stack named 'prd': .* Stacks with a file: dev"):
         Deployment(project, "prd", Backend(lab.folder)).preview(lambda _event: None)
 
 

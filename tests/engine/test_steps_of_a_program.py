@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rehearsal.engine.provider import UNKNOWN
 from tests.engine.conftest import Lab, urn
 
 TWO = """
@@ -23,8 +24,6 @@ def test_a_first_up_creates_in_dependency_order_and_a_second_changes_nothing(lab
 
 
 def test_outputs_of_a_resource_to_be_created_are_unknown_in_a_preview(lab: Lab) -> None:
-    from rehearsal.engine.provider import UNKNOWN
-
     lab.preview(TWO)
     new = lab.pre("b").new
     assert new is not None
