@@ -9,8 +9,9 @@ from typing import Final
 from honeydue.k3s.cloud_init import S3, NodeBoot, Registry
 from honeydue.k3s.pki import AUTHORITIES
 
+TOKEN: Final = f"K10{'0' * 64}::server:canary-password"
 SECRETS: Final = (
-    "K10hash::server:canary-password",
+    TOKEN,
     "canary-node-password",
     "canary-registry-token",
     "canary-access",
@@ -50,7 +51,7 @@ def boot(
         pod_cidr=IPv4Network("10.42.0.0/16"),
         service_cidr=IPv4Network("10.43.0.0/16"),
         tls_files={name: pem(name) for name in names},
-        token="K10hash::server:canary-password",
+        token=TOKEN,
         supervisor_password="canary-password",
         node_password="canary-node-password",
         registry=Registry(

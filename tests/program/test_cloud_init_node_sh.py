@@ -109,19 +109,10 @@ def with_ca(machine: Machine) -> Machine:
     tls = machine.root / "var/lib/rancher/k3s/server/tls"
     subprocess.run(
         [
-            *[
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-            ]
-        ]
-        + ["-keyout", str(tls / "client-ca.key"), "-out", str(tls / "client-ca.crt")]
-        + ["-subj", "/CN=k3s-client-ca"],
+            *("openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-subj", "/CN=k3s-client-ca"),
+            *("-pkeyopt", "ec_paramgen_curve:prime256v1"),
+            *("-keyout", str(tls / "client-ca.key"), "-out", str(tls / "client-ca.crt")),
+        ],
         check=True,
         capture_output=True,
     )
