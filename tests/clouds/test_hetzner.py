@@ -1,5 +1,9 @@
 """The Hetzner stand-in, driven by the vendor's own Python client over HTTP."""
 
+# The client types every attribute as optional: a bound object may not be loaded yet. Here it is,
+# and a None would fail the test.
+# mypy: disable-error-code="union-attr, index, arg-type"
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -44,8 +48,8 @@ def make_network(hetzner: Running) -> int:
     network.add_subnet(
         NetworkSubnet(type="cloud", ip_range="10.10.1.0/24", network_zone="eu-central")
     ).wait_until_finished()
-    found: int = network.id
-    return found
+    assert network.id is not None
+    return network.id
 
 
 def test_the_official_client_makes_a_production_and_takes_it_down(hetzner: Running) -> None:

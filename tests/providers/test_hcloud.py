@@ -197,7 +197,7 @@ def test_a_preview_asks_nothing_and_knows_what_it_can(bench: Bench) -> None:
     assert outputs["userData"] == base64.b64encode(hashlib.sha1(b"#!").digest()).decode()
     assert outputs["networks"][0]["macAddress"] is UNKNOWN
     assert set(outputs) <= schema.output_names(SERVER)
-    assert bench.hetzner.cloud.app.requests.__len__() == 0
+    assert not bench.hetzner.cloud.app.requests
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_preview_asks_nothing_and_knows_what_it_can(bench: Bench) -> None:
 def test_only_what_the_vendor_cannot_change_in_place_replaces(
     bench: Bench, type_: str, change: Properties, replaces: bool
 ) -> None:
-    old = {
+    old: Properties = {
         "name": "x",
         "image": "ubuntu-24.04",
         "location": "nbg1",
@@ -249,9 +249,14 @@ def test_what_is_only_written_differently_is_no_change(bench: Bench) -> None:
 
     same(SERVER, {"firewallIds": [1, 2]}, {"firewallIds": [2.0, 1]})
     same(SERVER, {}, {"deleteProtection": False, "labels": {}, "keepDisk": False})
-    net = {"networkId": 1, "ip": "10.0.0.2"}
+    net: Properties = {"networkId": 1, "ip": "10.0.0.2"}
     same(SERVER, {"networks": [{**net, "aliasIps": []}]}, {"networks": [net]})
-    first = {"direction": "in", "protocol": "tcp", "port": "80", "sourceIps": ["a", "b"]}
+    first: Properties = {
+        "direction": "in",
+        "protocol": "tcp",
+        "port": "80",
+        "sourceIps": ["a", "b"],
+    }
     second = {"direction": "in", "protocol": "icmp", "sourceIps": ["c"]}
     turned = [second, {**first, "sourceIps": ["b", "a"]}]
     same(FIREWALL, {"rules": [first, second]}, {"rules": turned})
@@ -355,8 +360,9 @@ def test_a_protected_server_is_not_deleted_and_the_operator_is_told_how(bench: B
     with pytest.raises(ProviderError) as refused:
         bench.delete(server)
     assert str(refused.value) == (
-        "deleting Server honeydue-1: server deletion is protected (protected). Its delete protection "
-        "must be lifted first: pulumi config set honeydue:protect false, then `up`, then try again"
+        "deleting Server honeydue-1: server deletion is protected (protected). Its delete "
+        "protection must be lifted first: pulumi config set honeydue:protect false, then `up`, "
+        "then try again"
     )
 
 

@@ -1,0 +1,183 @@
+"""Pulumi's hcloud plugin as the stand-in sees it: its requests, recorded, byte for byte in shape.
+
+The sequence is that of terraform-provider-hcloud with hcloud-go v2 (checked against hcloud-go 2.49
+itself, which decoded every answer). Go decodes strictly by type, so the shapes are asserted here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.clouds.hetzner_cloud import KEY, TOKEN, Running, running
+
+
+@pytest.fixture
+def hetzner(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path, action_seconds=0.05) as found:
+        yield found
+
+
+def settle(hetzner: Running, answer: dict[str, Any]) -> None:
+    """hcloud-go's ActionClient.WaitFor: one list of all that still run, until none does."""
+    actions = answer.get("actions") or [answer["action"], *answer.get("next_actions", [])]
+    running_ids = {action["id"] for action in actions if action and action["status"] == "running"}
+    while running_ids:
+        query = "&".join(f"id={id_}" for id_ in sorted(running_ids))
+        status, answer = hetzner.ask(
+            "GET", f"/actions?{query}&sort=status&sort=id&page=1&per_page=50"
+        )
+        assert status == 200
+        assert {action["id"] for action in answer["actions"]} == running_ids
+        running_ids = {a["id"] for a in answer["actions"] if a["status"] == "running"}
+
+
+def post(hetzner: Running, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    status, answer = hetzner.ask("POST", path, body)
+    assert status == 201, answer
+    if answer.get("action") or answer.get("actions"):
+        settle(hetzner, answer)
+    return answer
+
+
+def test_the_plugins_whole_up_and_destroy(hetzner: Running) -> None:
+    network = post(
+        hetzner,
+        "/networks",
+        {
+            "name": "honeydue",
+            "ip_range": "10.10.0.0/16",
+            "labels": {"stack": "test"},
+            "expose_routes_to_vswitch": False,
+        },
+    )["network"]
+    subnet = {"type": "cloud", "ip_range": "10.10.1.0/24", "network_zone": "eu-central"}
+    post(hetzner, f"/networks/{network['id']}/actions/add_subnet", subnet)
+    post(hetzner, f"/networks/{network['id']}/actions/change_protection", {"delete": True})
+    group = post(hetzner, "/placement_groups", {"name": "honeydue", "labels": {}, "type": "spread"})
+    key = post(hetzner, "/ssh_keys", {"name": "operator", "public_key": KEY, "labels": {}})
+    rule = {"direction": "in", "source_ips": ["0.0.0.0/0"], "protocol": "tcp", "port": "443"}
+    firewall = post(hetzner, "/firewalls", {"name": "honeydue", "labels": {}, "rules": [rule]})
+    addresses = {}
+    for version in ("ipv4", "ipv6"):
+        address: dict[str, Any] = {"name": f"honeydue-1-{version}", "type": version}
+        address |= {"assignee_type": "server", "location": "nbg1"}
+        address |= {"labels": {}, "auto_delete": False}
+        made = post(hetzner, "/primary_ips", address)
+        assert made["action"] is None
+        addresses[version] = made["primary_ip"]["id"]
+
+    _, types = hetzner.ask("GET", "/server_types?name=cx33")
+    assert types["server_types"][0]["architecture"] == "x86"
+    query = "/images?architecture=x86&include_deprecated=true&name=ubuntu-24.04"
+    _, images = hetzner.ask("GET", query)
+    _, keys = hetzner.ask("GET", "/ssh_keys?name=operator")
+    server = post(
+        hetzner,
+        "/servers",
+        {
+            "name": "honeydue-1",
+            "server_type": "cx33",
+            "image": images["images"][0]["id"],
+            "ssh_keys": [keys["ssh_keys"][0]["id"]],
+            "location": "nbg1",
+            "user_data": "#cloud-config\n",
+            "labels": {"stack": "test"},
+            "firewalls": [{"firewall": firewall["firewall"]["id"]}],
+            "placement_group": group["placement_group"]["id"],
+            "public_net": {"enable_ipv4": True, "enable_ipv6": True, **addresses},
+        },
+    )["server"]
+    path = f"/servers/{server['id']}"
+    attach = {"network": network["id"], "ip": "10.10.1.11"}
+    post(hetzner, f"{path}/actions/attach_to_network", attach)
+    both = {"rebuild": True, "delete": True}
+    post(hetzner, f"{path}/actions/change_protection", both)
+    _, read = hetzner.ask("GET", path)
+    expect_go_shape(read["server"])
+    assert read["server"]["private_net"][0]["ip"] == "10.10.1.11"
+
+    # refresh: one GET per resource
+    for kind, id_ in (
+        ("networks", network["id"]),
+        ("placement_groups", group["placement_group"]["id"]),
+        ("ssh_keys", key["ssh_key"]["id"]),
+        ("firewalls", firewall["firewall"]["id"]),
+        ("primary_ips", addresses["ipv4"]),
+    ):
+        assert hetzner.ask("GET", f"/{kind}/{id_}")[0] == 200
+
+    # destroy: refused while protected, as the real API does
+    assert hetzner.refusal("DELETE", path) == (423, "protected")
+    post(hetzner, f"{path}/actions/change_protection", {"rebuild": False, "delete": False})
+    status, deleted = hetzner.ask("DELETE", path)
+    assert status == 200
+    settle(hetzner, deleted)
+    for version in ("ipv4", "ipv6"):
+        assert hetzner.ask("DELETE", f"/primary_ips/{addresses[version]}")[0] == 204
+    assert hetzner.ask("DELETE", f"/firewalls/{firewall['firewall']['id']}")[0] == 204
+    unsubnet = {"ip_range": "10.10.1.0/24"}
+    post(hetzner, f"/networks/{network['id']}/actions/delete_subnet", unsubnet)
+    post(hetzner, f"/networks/{network['id']}/actions/change_protection", {"delete": False})
+    assert hetzner.ask("DELETE", f"/networks/{network['id']}")[0] == 204
+    assert hetzner.operate("GET", "/unknown") == {"unknown": []}
+
+
+def expect_go_shape(server: dict[str, Any]) -> None:
+    """Types that hcloud-go's schema.Server needs to decode; null only where it has a pointer."""
+    integers = ("id", "primary_disk_size", "included_traffic")
+    assert all(isinstance(server[name], int) for name in integers)
+    assert all(isinstance(server[name], str) for name in ("name", "status", "created"))
+    assert isinstance(server["public_net"]["ipv4"]["dns_ptr"], str)
+    assert isinstance(server["public_net"]["ipv6"]["dns_ptr"], list)
+    assert {*server["private_net"][0]} == {"network", "ip", "alias_ips", "mac_address"}
+    assert isinstance(server["server_type"]["memory"], float)
+    assert isinstance(server["server_type"]["deprecated"], bool)
+    assert {*server["server_type"]["locations"][0]} >= {"name", "available", "deprecation"}
+    assert isinstance(server["location"]["latitude"], float)
+    assert isinstance(server["placement_group"]["servers"], list)
+    assert "datacenter" not in server  # gone from the API since July 2026
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.02, 0.05])
+def test_a_killed_stand_in_comes_back_with_whole_records(tmp_path: Path, moment: float) -> None:
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from rehearsal.clouds.hetzner import Hetzner\n"
+        "from rehearsal.clouds.http import Listener\n"
+        "from rehearsal.clouds.machines import IdleDatacenter\n"
+        "cloud = Hetzner(Path(sys.argv[1]), None, IdleDatacenter(), 90, action_seconds=0)\n"
+        "print(Listener(cloud.wsgi_app).start().url, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    store = tmp_path / "hetzner.json"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(store)], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        kept: list[str] = []
+        stop = time.monotonic() + moment
+        with requests.Session() as session:
+            while not kept or time.monotonic() < stop:
+                body = {"name": f"g{len(kept)}", "type": "spread"}
+                answer = session.post(
+                    f"{url}/v1/placement_groups", json=body, headers=headers, timeout=5
+                )
+                kept.append(answer.json()["placement_group"]["name"])
+            os.kill(process.pid, signal.SIGKILL)
+    with running(tmp_path) as hetzner:
+        names = [group.name for group in hetzner.client.placement_groups.get_all()]
+    assert names == kept  # whatever was answered is there
