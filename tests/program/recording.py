@@ -23,7 +23,7 @@ from typing import Any
 
 import pulumi
 from google.protobuf import json_format, struct_pb2
-from pulumi.runtime import mocks
+from pulumi.runtime import mocks, rpc
 from pulumi.runtime import settings as runtime_settings
 from pulumi.runtime.config import set_all_config
 from pulumi.runtime.proto import resource_pb2
@@ -33,6 +33,7 @@ Outputs = Callable[["Recorded"], Mapping[str, Any]]
 Call = Callable[[str, Properties], Mapping[str, Any]]
 
 _SECRET = "1b47061264138c4ac30d75fd1eb44270"
+UNKNOWN = rpc.UNKNOWN
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 
 
@@ -77,6 +78,7 @@ class Recording:
     """URN → what `register_outputs` said."""
     exports: Properties = field(default_factory=dict)
     """What `pulumi.export` said (unknown ones as pulumi's Unknown)."""
+    secret_exports: set[str] = field(default_factory=set)
     calls: list[tuple[str, Properties, str]] = field(default_factory=list)
     """Invokes: token, arguments, provider."""
 
@@ -180,7 +182,8 @@ class _Monitor(mocks.MockMonitor):
         recorded.outputs.update(self._outputs(recorded))
         with self._lock:
             # A number: the program may turn an id into an int, as Hetzner's API wants it.
-            identity = str(next(self._ids)) if request.custom else ""
+            number = str(next(self._ids)) if request.custom else ""
+            identity = recorded.outputs.pop("id", number)
             self._recording.resources.append(recorded)
             self.resources[urn] = self.ResourceRegistration(urn, identity, recorded.outputs)
         answer = _struct(_marked(recorded.outputs, recorded))
@@ -249,8 +252,9 @@ def record(
     """Runs `program` to its end and returns what it declared; raises what it raises.
 
     `outputs` adds a resource's computed outputs (camelCase: `{"ipAddress": "203.0.113.1"}`); ids
-    are "1", "2", …. `call` answers invokes. With `preview=True` outputs that the monitor does not
-    return are unknown, as in a first `pulumi preview`.
+    are "1", "2", … unless it gives one (`"id": ""` is unknown in a preview). `call` answers
+    invokes. With `preview=True` outputs that the monitor does not return are unknown, as in a first
+    `pulumi preview`; such inputs are recorded as `UNKNOWN`.
     """
     recording = Recording()
     loop = asyncio.new_event_loop()
@@ -265,7 +269,14 @@ def record(
         def run() -> pulumi.Output[None]:
             program()
             exports = getattr(runtime_settings.get_root_resource(), "outputs", {})
-            return pulumi.Output.all(**exports).apply(recording.exports.update)
+
+            async def note_secrets() -> None:
+                for key, value in exports.items():
+                    if await pulumi.Output.from_input(value).is_secret():
+                        recording.secret_exports.add(key)
+
+            known = pulumi.Output.all(**exports).apply(recording.exports.update)
+            return pulumi.Output.all(known, note_secrets()).apply(lambda _: None)
 
         pulumi.runtime.test(run)()  # type: ignore[no-untyped-call]  # the SDK's
     finally:
