@@ -168,9 +168,13 @@ def serving(home: Home) -> Serving | None:
 def nodes(home: Home) -> dict[str, Any]:
     """`{"binaries": {phase, program, done, total, line…}, "nodes": {name: {id, phase, line,
     address}}}` as the serving process says it. Raises ServeError when none answers."""
+    return _ask(home, "GET", "/_rehearsal/nodes")
+
+
+def _ask(home: Home, method: str, path: str) -> dict[str, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", place(home).hcloud, timeout=5)
     try:
-        connection.request("GET", "/_rehearsal/nodes")
+        connection.request(method, path)
         said: dict[str, Any] = json.loads(connection.getresponse().read())
         return said
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -260,6 +264,11 @@ def _declare_nodes(hetzner: Hetzner, cluster: Cluster) -> None:
     def _nodes(_call: Call) -> Reply:
         return Reply({"binaries": asdict(Progress.read()), "nodes": cluster.statuses()})
 
+    @hetzner.app.operator("POST", "/binaries")
+    def _try_again(_call: Call) -> Reply:
+        cluster.prepare()
+        return Reply({})
+
 
 # --- in the background -----------------------------------------------------------------------
 
@@ -268,6 +277,8 @@ def ensure_serving(home: Home) -> Serving:
     """Starts the serving process unless it is there, and waits until it answers. ServeError."""
     found = serving(home)
     if found:
+        if nodes(home)["binaries"]["phase"] == "failed":  # whoever asks again has mended it
+            _ask(home, "POST", "/_rehearsal/binaries")
         return found
     home.logs.mkdir(parents=True, exist_ok=True)
     log = home.logs / "serve.log"

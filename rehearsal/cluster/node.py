@@ -163,8 +163,6 @@ class Node:
             pass
         except BootError as error:
             self._fail(str(error))
-        except BinariesError as error:
-            self._fail(f"no Kubernetes to run: {error}")
         except Exception as error:  # a boot that breaks is a node that is down, not a dead server
             self._fail(f"{type(error).__name__}: {error}")
         finally:
@@ -183,6 +181,7 @@ class Node:
 
     def _boot(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)  # its disk holds the cluster's keys
         self.say("powered on", "booting")
         self._first_boot()
         if not self.disk.exists(boot.CONFIG):
@@ -238,10 +237,17 @@ class Node:
         return self.machine.private_ipv4
 
     def _wait_for_binaries(self) -> Binaries:
-        while (binaries := self._around.binaries()) is None:
-            self.say(self._around.binaries_line(), "waiting-for-binaries")
+        """After a failed build it waits on: what was missing may be mended, and tried again."""
+        while True:
+            try:
+                binaries = self._around.binaries()
+            except BinariesError as error:
+                self.say(f"no Kubernetes to run: {error}", "failed")
+            else:
+                if binaries is not None:
+                    return binaries
+                self.say(self._around.binaries_line(), "waiting-for-binaries")
             self._pause(1.0)
-        return binaries
 
     # --- certificates and files ---
 

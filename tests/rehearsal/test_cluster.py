@@ -372,7 +372,10 @@ def test_everything_comes_back_after_the_serving_process_was_killed(
     assert len(pids) == 15
     found = serve.serving(datacenter.home)
     assert found is not None
+    serving = Identity.of(found.pid, "serve")
+    assert serving is not None
     os.kill(found.pid, signal.SIGKILL)
+    until(lambda: not serving.lives(), 10)
     serve.ensure_serving(datacenter.home)
     assert not any(identity.lives() for identity in pids)
     datacenter.wait_until_whole()

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rehearsal import serve
+from rehearsal.cluster.processes import Identity
 from rehearsal.home import Home
 from rehearsal.serve import Place, ServeError
 
@@ -77,7 +79,11 @@ def test_serving_begins_once_and_down_ends_it(home: Home) -> None:
 
 def test_a_killed_serving_process_is_followed_by_another_at_the_same_place(home: Home) -> None:
     first = serve.ensure_serving(home)
+    identity = Identity.of(first.pid, "serve")
+    assert identity is not None
     os.kill(first.pid, signal.SIGKILL)
+    while identity.lives():
+        time.sleep(0.01)
     second = serve.ensure_serving(home)
     assert second.pid != first.pid
     assert second.hcloud_url == first.hcloud_url
