@@ -105,7 +105,10 @@ class Monitor:
         except EngineError as error:  # from the request itself
             self._run.error(str(error), urn)
             return respond(urn=urn, result=resource_pb2.FAIL)
-        return respond(urn=urn, id=made.id, object=encode(made.outputs))
+        # A component's outputs come later, from the program itself; those of the last run are not
+        # sent, because they may not fit what the program's classes declare now.
+        outputs = made.outputs if made.custom else {}
+        return respond(urn=urn, id=made.id, object=encode(outputs))
 
     def RegisterResourceOutputs(  # noqa: N802
         self, request: resource_pb2.RegisterResourceOutputsRequest
@@ -236,6 +239,10 @@ class Monitor:
             }
         except ValueError as error:
             raise EngineError(str(error)) from error
+        # What a child leaves open it has from its parent (the engine's inheritFromParent).
+        parent = self._run.journal.new(request.parent)
+        protect = parent.protect if parent else False
+        retain = parent.retain_on_delete if parent else False
         resource = Resource(
             urn=urn,
             type=request.type,
@@ -248,11 +255,13 @@ class Monitor:
                 for key, deps in sorted(request.propertyDependencies.items())
             },
             provider=request.provider,
-            protect=request.protect,
+            protect=request.protect if request.HasField("protect") else protect,
             additional_secret_outputs=tuple(request.additionalSecretOutputs),
             custom_timeouts=timeouts,
-            retain_on_delete=request.retainOnDelete,
-            deleted_with=request.deletedWith,
+            retain_on_delete=request.retainOnDelete
+            if request.HasField("retainOnDelete")
+            else retain,
+            deleted_with=request.deletedWith or (parent.deleted_with if parent else ""),
             replacement_trigger=decode_value(request.replacement_trigger)
             if request.HasField("replacement_trigger")
             else None,

@@ -91,12 +91,15 @@ def _run(main: Path, configure: Callable[[], None]) -> str | None:
 
 
 def _traceback(error: Exception, main: Path) -> str:
-    """From the program's first line on: how it was started is no news to its author."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_code.co_filename != str(main):
-        frame = frame.tb_next
-    shown = error.with_traceback(frame) if frame is not None else error
-    return "".join(traceback.format_exception(shown, chain=False)).rstrip()
+    """From the program's first line on: how it was started is no news to its author. What fails
+    later, in an `apply` or a registration, has no such line, and loses the runners' frames only."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = next((i for i, frame in enumerate(frames) if frame.filename == str(main)), None)
+    if ours is None:
+        runners = (__file__, asyncio.base_events.__file__, pulumi.runtime.stack.__file__)
+        ours = next((i for i, f in enumerate(frames) if f.filename not in runners), len(frames))
+    lines = traceback.format_list(frames[ours:]) + traceback.format_exception_only(error)
+    return "Traceback (most recent call last):\n" + "".join(lines).rstrip()
 
 
 @contextmanager

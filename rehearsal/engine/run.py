@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -382,8 +382,3 @@ def protected_message(urn: str) -> str:
         f'resource "{urn}" cannot be deleted\nbecause it is protected. To unprotect the resource, '
         "remove the `protect` flag from the resource in your Pulumi program and run `up`"
     )
-
-
-def summary(run: Run, started: float) -> events.Summary:
-    changes: Mapping[str, int] = dict(run.changes)
-    return events.Summary(changes, time.monotonic() - started, not run.errors, run.dry_run)

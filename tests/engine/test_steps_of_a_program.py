@@ -141,6 +141,34 @@ def test_components_nest_their_children_in_urn_and_state(lab: Lab) -> None:
     assert lab.preview().changes == {"same": 4}
 
 
+def test_a_component_is_not_given_its_last_outputs(lab: Lab) -> None:
+    """What it declares may have another shape than what it registers."""
+    source = """
+    class Typed(pulumi.ComponentResource):
+        nodes: tuple[str, ...]
+
+        def __init__(self, name):
+            super().__init__("test:index:Typed", name)
+            self.nodes = ("a", "b")
+            self.register_outputs({"nodes": {"a": 1}})
+
+    Typed("typed")
+    """
+    lab.up(source)
+    assert lab.in_state("typed")["outputs"] == {"nodes": {"a": 1}}
+    assert lab.up(source).changes == {"same": 3}
+    assert lab.in_state("typed")["outputs"] == {"nodes": {"a": 1}}
+
+
+def test_a_child_inherits_protection_from_its_parent(lab: Lab) -> None:
+    lab.up(
+        'box = Box("box", Opts(protect=True))\nThing("a", opts=opts(parent=box))\n'
+        'Thing("b", opts=opts(parent=box, protect=False))'
+    )
+    assert lab.in_state("a")["protect"] is True
+    assert "protect" not in lab.in_state("b")
+
+
 def test_get_reads_and_never_deletes(lab: Lab) -> None:
     lab.vendor.things["id-9"] = {"value": "theirs", "logical": "x"}
     source = 'x = Thing("x", opts=opts(id="id-9"))\npulumi.export("value", x.upper)'
