@@ -4,6 +4,8 @@ Where Pulumi's plugin (the Terraform bridge) differs:
 * it invents missing names when it checks, so a preview shows them; here a missing name is known
   after the create (`<logical>-<7 hex>`, which is the same form);
 * it fills Terraform's defaults into the inputs; here inputs stay as the program gave them;
+* an update compares with what the vendor has, not with the state, so that one that broke off is
+  completed (and drift in a changed resource is mended in passing);
 * when the connection breaks after a create it knows nothing; here the resource is looked up by its
   name and labels, so that nothing is orphaned.
 """
@@ -139,11 +141,18 @@ class HcloudProvider:
         if kind.named and not new_inputs.get("name"):
             new_inputs = {**new_inputs, "name": old_outputs["name"]}
             old_inputs = {"name": old_outputs["name"], **old_inputs}
-        names = frozenset(root(path) for path in _changed(kind, old_inputs, new_inputs))
+        what = f"changing {_label(type_, new_inputs)}"
         try:
+            found = kind.find(self._api, id, old_inputs)
+            if found is None:
+                raise ProviderError(f"{what}: it is gone; run `refresh`, then `up` makes it anew")
+            # Against what is there, not against the state: an update that broke off half-way, or a
+            # create that did (its old and new inputs are equal), is completed and not repeated.
+            there = _observed(type_, kind, old_inputs, found)
+            names = frozenset(root(path) for path in _changed(kind, there, new_inputs))
             kind.change(self._api, id, Change(old_inputs, new_inputs, names), ctx)
         except Refused as refused:
-            raise explain(refused, f"changing {_label(type_, new_inputs)}") from None
+            raise explain(refused, what) from None
         return self._outputs_or_inputs(kind, id, new_inputs)
 
     def delete(

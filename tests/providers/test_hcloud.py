@@ -389,6 +389,37 @@ def test_a_server_that_was_made_is_never_forgotten(bench: Bench) -> None:
     assert [*bench.hetzner.operate("GET", "/state")["servers"]] == [failed.value.id]
 
 
+def test_the_next_update_completes_what_a_create_left_undone(bench: Bench) -> None:
+    network = bench.make(NETWORK, name="honeydue", ipRange="10.10.0.0/16")
+    inputs = {
+        "name": "honeydue-1",
+        "serverType": "cx33",
+        "image": "ubuntu-24.04",
+        "location": "nbg1",
+        "networks": [{"networkId": int(network.id), "ip": "10.10.1.11"}],
+        "deleteProtection": True,
+        "rebuildProtection": True,
+    }
+    with pytest.raises(ProviderError, match="no_subnet_available") as failed:
+        bench.provider.create(SERVER, inputs, CONTEXT)
+    id_, outputs = failed.value.id, failed.value.outputs
+    assert id_ is not None
+    assert outputs is not None
+    subnet = {"type": "cloud", "ip_range": "10.10.1.0/24", "network_zone": "eu-central"}
+    bench.hetzner.ask("POST", f"/networks/{network.id}/actions/add_subnet", subnet)
+    # The engine keeps the error in the state and asks for an update with the same inputs.
+    outputs = bench.provider.update(SERVER, id_, inputs, outputs, inputs, CONTEXT)
+    assert outputs["networks"][0]["ip"] == "10.10.1.11"
+    assert outputs["deleteProtection"]
+
+
+def test_changing_what_is_gone_says_so(bench: Bench) -> None:
+    server = bench.server()
+    bench.hetzner.operate("DELETE", "/servers/honeydue-1")
+    with pytest.raises(ProviderError, match="it is gone; run `refresh`"):
+        bench.update(server, labels={})
+
+
 def test_a_connection_that_breaks_after_the_create_orphans_nothing(bench: Bench) -> None:
     fault = {"kind": "drop_after_change", "method": "POST", "path": "/servers"}
     bench.hetzner.operate("POST", "/faults", fault)
