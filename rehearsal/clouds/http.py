@@ -180,7 +180,7 @@ class Store:
         with self._lock:
             try:
                 yield self._state
-                text = json.dumps(self._state, sort_keys=True, indent=1)
+                text = json.dumps(self._state)
             except BaseException:
                 self._state = json.loads(self._saved)
                 raise
@@ -270,7 +270,8 @@ class _Drop(Exception):  # noqa: N818 - an answer, not an error of ours
 
 
 class App:
-    """One vendor's API. `clock`: seconds since the epoch; `sleep` serves latency and faults."""
+    """One vendor's API. `clock`: seconds since the epoch; `sleep` serves latency and faults;
+    `shown` may take secrets out of a copy of the store before an operator sees it."""
 
     def __init__(
         self,
@@ -281,6 +282,7 @@ class App:
         root: str,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
+        shown: Callable[[State], State] = lambda state: state,
     ) -> None:
         self.name = name
         self.store = store
@@ -292,6 +294,7 @@ class App:
         self._root = root
         self._clock = clock
         self._sleep = sleep
+        self._shown = shown
         self._map = Map(strict_slashes=False, redirect_defaults=False, merge_slashes=False)
         self._routes: list[_Route] = []
         self._declare_operators_routes()
@@ -333,7 +336,7 @@ class App:
     def _declare_operators_routes(self) -> None:
         @self.operator("GET", "/state")
         def state(_call: Call) -> Reply:
-            return Reply(self.store.snapshot())
+            return Reply(self._shown(self.store.snapshot()))
 
         @self.operator("GET", "/requests")
         def requests(_call: Call) -> Reply:

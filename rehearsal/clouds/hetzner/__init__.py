@@ -30,7 +30,7 @@ from pathlib import Path
 from rehearsal.clouds.hetzner import addresses, firewalls, networks, others, servers
 from rehearsal.clouds.hetzner.cloud import Cloud
 from rehearsal.clouds.hetzner.dialect import HetznerDialect
-from rehearsal.clouds.hetzner.records import empty
+from rehearsal.clouds.hetzner.records import empty, without_user_data
 from rehearsal.clouds.http import App, Store
 from rehearsal.clouds.machines import Datacenter
 
@@ -63,6 +63,7 @@ class Hetzner:
             root="/v1",
             clock=clock,
             sleep=sleep,
+            shown=without_user_data,
         )
         self.wsgi_app = self.app.wsgi_app
         self._cloud = Cloud(self.app, datacenter, block, action_seconds)

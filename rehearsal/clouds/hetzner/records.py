@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ KINDS: Final = {
     "ssh_keys": "ssh_key",
     "placement_groups": "placement_group",
 }
+REMEMBERED_ACTIONS: Final = 1000
 LIST_QUERY: Final = frozenset({"name", "label_selector", "sort", "page", "per_page"})
 
 
@@ -41,6 +43,14 @@ def empty() -> State:
         "actions": {},
         **{kind: {} for kind in KINDS},
     }
+
+
+def without_user_data(state: State) -> State:
+    """user_data holds the cluster's keys: the operator's view has only a digest, to compare."""
+    for server in state["servers"].values():
+        text = server.pop("user_data")
+        server["user_data_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    return state
 
 
 def take_number(state: State, counter: str) -> int:
@@ -100,14 +110,16 @@ def rename_and_label(state: State, kind: str, record: Record, body: Mapping[str,
 def start_action(
     state: State, now: float, command: str, seconds: float, *resources: tuple[str, int]
 ) -> Record:
+    id_ = take_number(state, "next_action")
     action = {
-        "id": take_number(state, "next_action"),
+        "id": id_,
         "command": command,
         "started": now,
         "seconds": seconds,
         "resources": [{"type": kind, "id": id_} for kind, id_ in resources],
     }
-    state["actions"][str(action["id"])] = action
+    state["actions"][str(id_)] = action
+    state["actions"].pop(str(id_ - REMEMBERED_ACTIONS), None)
     return action
 
 
