@@ -35,9 +35,7 @@ def test_the_token_on_every_node_fits_the_ca_on_that_node() -> None:
         assert config["token"].startswith(f"K10{hashlib.sha256(ca).hexdigest()}::server:")
 
 
-def test_every_authority_is_a_p256_ca_of_ten_years_that_is_never_renewed_early() -> (
-    None
-):
+def test_every_authority_is_a_p256_ca_of_ten_years_that_is_never_renewed_early() -> None:
     found = production().all("SelfSignedCert")
     assert {c.name for c in found} == {f"honeydue-{a.replace('/', '-')}" for a in AUTHORITIES}
     for c in found:
