@@ -353,6 +353,10 @@ class Terminal:
             self._close()
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, ResourceProgress):
+            row = self.tree.rows.get(event.urn)
+            if row and row.line == event.line:
+                return  # said already
         self.tree.take(event)
         if self._live is None and not self.dry_run:
             self._plain(event)

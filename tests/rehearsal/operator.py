@@ -65,11 +65,11 @@ class Operator:
         }
         return {**kept, **own}
 
-    def run(self, *words: str, timeout: float = 1800, **environment: str) -> Answer:
+    def run(self, *words: str, **environment: str) -> Answer:
         done = subprocess.run(
             [sys.executable, "-m", "rehearsal", *words],
             cwd=self.checkout, env={**self.environment, **environment}, capture_output=True,
-            text=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False,
+            text=True, timeout=1800, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
         return Answer(done.returncode, done.stdout, done.stderr)
 
