@@ -37,7 +37,8 @@ def join_token(server_ca: str, password: str) -> str:
     """K3s's secure token, `K10<hash>::server:<password>`.
 
     With one self-signed certificate the hash is the sha256 of the file's literal bytes, its last
-    newline included; only a chain is hashed by its root's DER (K3s, pkg/clientaccess/token.go).
+    newline included; only a chain is hashed by its root's DER (K3s, pkg/clientaccess/token.go). The
+    founder takes this form too: K3s keeps only the part behind `::server:` (pkg/passwd/passwd.go).
     """
     digest = hashlib.sha256(server_ca.encode()).hexdigest()
     return f"K10{digest}::server:{password}"
