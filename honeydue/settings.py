@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from honeydue import consistency, rules
+from honeydue import consistency, naming, rules
 from honeydue.problems import Looks, SettingsError, Wrong
 from honeydue.reading import Draft, NotRead, Reading
 
@@ -249,6 +249,21 @@ class Settings(_Model):
     snapshots: Snapshots | None = None
     environment: dict[str, str]  # the env file, validated: becomes the ConfigMap
     secrets: dict[str, SecretStr]  # SECRET_KEY, POSTGRES_PASSWORD, …: becomes the Secret
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return naming.labels(cluster=self.cluster.name, stack=self.stack)
+
+    @property
+    def cluster_identifier(self) -> str:
+        return naming.cluster_identifier(cluster=self.cluster.name, stack=self.stack)
+
+    @property
+    def snapshots_location(self) -> str:
+        """Where a rebuild finds etcd's snapshots."""
+        if self.snapshots is None:
+            return "/var/lib/rancher/k3s/server/db/snapshots on each node"
+        return f"s3://{self.snapshots.bucket}/{self.snapshots.folder} at {self.snapshots.endpoint}"
 
     @property
     def hosts(self) -> tuple[str, str, str]:

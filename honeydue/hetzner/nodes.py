@@ -13,7 +13,6 @@ from honeydue.hetzner.network import Network, NetworkArgs
 from honeydue.hetzner.servers import Managers, ManagersArgs
 from honeydue.k3s.gates import Access
 from honeydue.k3s.pki import Pki
-from honeydue.naming import labels
 from honeydue.settings import Settings
 
 
@@ -22,7 +21,8 @@ class NodesArgs:
     settings: Settings
     addresses: Sequence[NodeAddress]
     pki: Pki
-    cloudflare_cidrs: pulumi.Input[Sequence[str]]
+    cidrs: pulumi.Input[Sequence[str]]
+    """Cloudflare's own, which alone may speak http(s) to a node."""
 
 
 class Nodes(pulumi.ComponentResource):
@@ -35,17 +35,16 @@ class Nodes(pulumi.ComponentResource):
     ) -> None:
         super().__init__("honeydue:hetzner:Nodes", name, None, opts)
         s, child = args.settings, pulumi.ResourceOptions(parent=self)
-        common = labels(cluster=s.cluster.name, stack=s.stack)
         network = Network(
-            name, NetworkArgs(cluster=s.cluster, labels=common, protect=s.protect), child
+            name, NetworkArgs(cluster=s.cluster, labels=s.labels, protect=s.protect), child
         )
         firewall = Firewall(
             name,
             FirewallArgs(
                 name=s.cluster.name,
                 operator=s.operator,
-                cloudflare_cidrs=args.cloudflare_cidrs,
-                labels=common,
+                cloudflare_cidrs=args.cidrs,
+                labels=s.labels,
             ),
             child,
         )
@@ -53,7 +52,7 @@ class Nodes(pulumi.ComponentResource):
             name,
             ManagersArgs(
                 cluster=s.cluster,
-                labels=common,
+                labels=s.labels,
                 network=network,
                 firewall_id=firewall.id,
                 addresses=args.addresses,

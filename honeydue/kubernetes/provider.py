@@ -8,7 +8,6 @@ import pulumi_kubernetes as kubernetes
 
 def connect(
     name: str,
-    *,
     kubeconfig: pulumi.Input[str],
     cluster_identifier: str,
     ready: pulumi.Resource,

@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import ssl
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +19,10 @@ from typing import Any
 import pytest
 import yaml
 
+from rehearsal import serve
+from rehearsal.home import Home
 from rehearsal.lose import call
+from rehearsal.page import operators
 from tests.rehearsal.operator import Operator
 
 pytestmark = pytest.mark.cluster
@@ -39,10 +43,8 @@ def guided(operator: Operator) -> str:
 
 
 def stand_in(operator: Operator, variable: str) -> dict[str, Any]:
-    served = json.loads((operator.home / "serve.json").read_text())
-    endpoint = next(v for k, v in served["environment"].items() if k == variable)
-    scheme, _, rest = endpoint.partition("://")
-    state: dict[str, Any] = call(f"{scheme}://{rest.partition('/')[0]}/_rehearsal", "GET", "/state")
+    endpoint = operators(serve.environment(Home(operator.home))[variable])
+    state: dict[str, Any] = call(endpoint, "GET", "/state")
     return state
 
 
@@ -181,7 +183,7 @@ def test_a_lost_state_is_rebuilt_from_the_history(operator: Operator) -> None:
     kubeconfig = operator.output("kubeconfig")
     operator.must("lose", "state")
     kept = sorted(operator.home.rglob("history/**/*.checkpoint.json"), key=os.path.getmtime)
-    operator.must("stack", "import", "--file", str(kept[-1]))
+    shutil.copy(kept[-1], operator.home / "state/.pulumi/stacks/honeydue/rehearsal.json")
     operator.must("refresh", "--yes", "--skip-preview")
     assert operator.changes() == {}
     assert operator.output("kubeconfig") == kubeconfig
