@@ -24,7 +24,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -159,7 +158,7 @@ def _process(home: Home) -> Identity | None:
 def serving(home: Home) -> Serving | None:
     """The serving process of this home, if there is one and it answers."""
     process = _process(home)
-    if process is None or not _answers(place(home).hcloud):
+    if process is None or not _read(home).get("listens") or not _answers(place(home).hcloud):
         return None
     said = environment(home)
     return Serving(process.pid, said["HCLOUD_ENDPOINT"], said["CLOUDFLARE_BASE_URL"])
@@ -212,24 +211,49 @@ def serve(home: Home, on_ready: Callable[[], None] = lambda: None) -> None:
         hetzner = Hetzner(home.clouds / "hetzner.json", None, cluster, at.block)
         cloudflare = Cloudflare(home.clouds / "cloudflare.json", None, REHEARSAL_ZONES)
         _declare_nodes(hetzner, cluster)
-        ask = threading.Event()
-        previous = {n: signal.signal(n, lambda *_: ask.set()) for n in _ENDING}
         listeners: list[Listener] = []
+        with _asked_to_end() as wait:
+            try:
+                me = Identity.of(os.getpid(), "serve")
+                process = asdict(me) if me else None
+                # Known to `down` from here on, but not yet to `serving`: until both ports are
+                # ours, whoever answers on them may be somebody else.
+                _write(home, {"process": process, "listens": False})
+                listeners.append(_listen(hetzner.wsgi_app, at.hcloud))
+                listeners.append(_listen(cloudflare.wsgi_app, at.cloudflare))
+                hetzner.resume()
+                _write(home, {"listens": True})
+                on_ready()
+                wait()
+            finally:
+                for listener in listeners:
+                    listener.stop()
+                cluster.close()
+                _write(home, {"process": None, "listens": False})
+
+
+@contextlib.contextmanager
+def _asked_to_end() -> Iterator[Callable[[], None]]:
+    """Yields what blocks until SIGTERM or Ctrl-C, also when that came before the call.
+
+    A wake-up descriptor and not a threading.Event: Python runs handlers between two instructions,
+    so a signal that comes just before `wait` blocks would interrupt nothing and be slept through.
+    """
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)
+        before = signal.set_wakeup_fd(writer.fileno())
+        handlers = {number: signal.signal(number, lambda *_: None) for number in _ENDING}
         try:
-            me = Identity.of(os.getpid(), "serve")
-            _write(home, {"process": asdict(me) if me else None})
-            listeners.append(_listen(hetzner.wsgi_app, at.hcloud))
-            listeners.append(_listen(cloudflare.wsgi_app, at.cloudflare))
-            hetzner.resume()
-            on_ready()
-            ask.wait()
+            yield lambda: _read_one(reader)
         finally:
-            for listener in listeners:
-                listener.stop()
-            cluster.close()
-            _write(home, {"process": None})
-            for number, handler in previous.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(before)
+
+
+def _read_one(reader: socket.socket) -> None:
+    reader.recv(1)
 
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
@@ -321,7 +345,7 @@ def down(home: Home) -> list[str]:
     process = _process(home)
     if process:
         ended += [one.name for one in end([process], END_SECONDS)]
-        _write(home, {"process": None})
+        _write(home, {"process": None, "listens": False})
     return ended + end_strays(home.nodes)
 
 

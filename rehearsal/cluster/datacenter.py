@@ -1,4 +1,4 @@
-"""The `Datacenter` in which servers really live: nodes by server id, and the strays of a crash."""
+"""The `Datacenter` in which servers really live: running nodes by server id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from rehearsal.clouds.machines import Machine
 from rehearsal.cluster import binaries
 from rehearsal.cluster.binaries import Binaries, BinariesError, Progress
 from rehearsal.cluster.node import Node, Status
-from rehearsal.cluster.processes import end_strays
 from rehearsal.home import Home
 
 
@@ -140,10 +139,6 @@ class Cluster:
             return not any(leaving.address == node.address for leaving in self._leaving)
 
     # --- the serving process ---
-
-    def end_strays(self) -> list[str]:
-        """Ends what a killed serving process left running; before anything is started here."""
-        return end_strays(self._home.nodes)
 
     def close(self) -> None:
         """Ends every process and waits; the disks stay."""

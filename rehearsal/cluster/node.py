@@ -108,9 +108,6 @@ class Node:
         self._stopping.set()
         self._changed.set()
 
-    def ended(self) -> bool:
-        return self._thread.ident is not None and not self._thread.is_alive()
-
     def status(self) -> Status:
         return self._status
 
@@ -353,7 +350,10 @@ class Node:
         while True:
             neighbours = self._around.neighbours(self)
             for neighbour in neighbours:
-                if Api(neighbour.address, API_PORT, self._tls["api"], seconds=2).ready():
+                # Without a configuration it has not come that far: who answers on its address is
+                # a predecessor that is still ending.
+                api = Api(neighbour.address, API_PORT, self._tls["api"], seconds=2)
+                if neighbour.config is not None and api.ready():
                     return neighbour
             # A member on its way up (the whole cluster was off) is waited for: founding now would
             # make a second cluster beside the first.

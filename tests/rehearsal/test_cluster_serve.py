@@ -108,3 +108,9 @@ def test_reset_forgets_everything_of_the_rehearsal_and_nothing_else(home: Home) 
     (home.root / "mine").unlink()
     serve.reset(home)
     assert not home.root.exists()
+
+
+def test_a_wish_to_end_that_comes_before_the_wait_is_not_slept_through() -> None:
+    with serve._asked_to_end() as wait:
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait()
