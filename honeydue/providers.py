@@ -11,12 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
-import pulumi_cloudflare as cloudflare
 import pulumi_command as command
 import pulumi_hcloud as hcloud
 import pulumi_random as random
 import pulumi_tls as tls
 from pydantic import SecretStr
+
+from honeydue.cloudflare import vendor as cloudflare
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
-import pulumi_cloudflare as cloudflare
 
+from honeydue.cloudflare import vendor as cloudflare
 from honeydue.hetzner.addresses import NodeAddress
 
 

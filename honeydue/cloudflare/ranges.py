@@ -12,7 +12,8 @@ from ipaddress import ip_network
 from typing import Final
 
 import pulumi
-import pulumi_cloudflare as cloudflare
+
+from honeydue.cloudflare import vendor as cloudflare
 
 # https://www.cloudflare.com/ips-v4 and /ips-v6, from a mirror of 2026-02-11.
 PINNED: Final = (
@@ -83,12 +84,11 @@ def checked(live: Sequence[str]) -> list[str]:
 
 def ranges(provider: cloudflare.Provider) -> pulumi.Output[list[str]]:
     """Today's ranges, both families. Stops the run (RunError) when they cannot be believed."""
-    answer = cloudflare.get_ip_ranges_output(opts=pulumi.InvokeOutputOptions(provider=provider))
 
-    def believe(found: cloudflare.GetIpRangesResult) -> list[str]:
+    def believe(found: cloudflare.IpRanges) -> list[str]:
         try:
-            return checked([*(found.ipv4_cidrs or ()), *(found.ipv6_cidrs or ())])
+            return checked([*found.ipv4, *found.ipv6])
         except UnusableRangesError as error:
             raise pulumi.RunError(str(error)) from None
 
-    return answer.apply(believe)
+    return cloudflare.ip_ranges(provider).apply(believe)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import pulumi
-import pulumi_cloudflare as cloudflare
 import pulumi_tls as tls
+
+from honeydue.cloudflare import vendor as cloudflare
 
 ORIGIN_DAYS: Final = 5475  # fifteen years, the longest that Cloudflare's Origin CA gives
 
