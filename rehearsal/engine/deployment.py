@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from rehearsal import providers
 from rehearsal.engine import events
@@ -24,6 +24,7 @@ from rehearsal.engine.monitor import Monitor
 from rehearsal.engine.program import run_program
 from rehearsal.engine.project import Configuration, Project, StackFile
 from rehearsal.engine.provider import Properties, ProviderError
+from rehearsal.engine.recovery import settle
 from rehearsal.engine.registration import Registrar
 from rehearsal.engine.run import LoadProvider, Run
 from rehearsal.engine.secrets import Crypter, open_crypter
@@ -39,13 +40,6 @@ from rehearsal.engine.steps import PROVIDER_PREFIX, STACK_TYPE, differences, mat
 from rehearsal.engine.values import mark_secrets, plain
 
 __all__ = ["Backend", "Deployment", "EngineError", "Project", "Result"]
-
-_ADVICE: Final = {
-    "creating": "was being created when the last run ended, and may exist at the vendor without "
-    "being in the state. Look for it there and delete it; this run tells if its name is taken",
-    "updating": "was being updated when the last run ended; `refresh` brings its state up to date",
-    "deleting": "was being deleted when the last run ended; `refresh` finds out whether it is gone",
-}
 
 
 @dataclass(frozen=True)
@@ -180,7 +174,7 @@ class Deployment:
         targets: Sequence[str],
         cancelled: threading.Event | None,
         dry_run: bool,
-        act: Callable[[Run, Checkpoint], None],
+        act: Callable[[Run], None],
     ) -> Result:
         names = self.project.name, self.stack
         with nullcontext() if dry_run else self.backend.lock(*names):
@@ -202,13 +196,9 @@ class Deployment:
                 targets=targets,
             )
             run.emit(events.PreludeEvent(configuration.masked, dry_run, *names))
-            for pending in before.pending:
-                run.warn(
-                    f"resource {pending.resource.urn} {_ADVICE.get(pending.type, pending.type)}",
-                    pending.resource.urn,
-                )
             with self._recorded(kind, run, file, started, dry_run):
-                act(run, before)
+                settle(run, before.pending)
+                act(run)
                 if run.cancelled.is_set():
                     run.error(
                         "cancelled: what had begun was finished and saved; `up` goes on from it"
@@ -245,8 +235,9 @@ class Deployment:
                 }
                 self.backend.record(self.project.name, self.stack, record)
 
-    def _program(self, run: Run, before: Checkpoint) -> None:
-        registrar = Registrar(run, before.resources)
+    def _program(self, run: Run) -> None:
+        before = run.journal.resources
+        registrar = Registrar(run, before)
 
         def delete_the_rest() -> None:
             """What the program did not register any more. Not after a failure: what failed may
@@ -264,7 +255,7 @@ class Deployment:
             )
 
         def known() -> Sequence[Resource]:
-            return (*run.journal.resources, *before.resources)
+            return (*run.journal.resources, *before)
 
         monitor = Monitor(run, registrar, when_done=delete_the_rest)
         try:
@@ -282,13 +273,12 @@ class Deployment:
         if died_of is not None and not (run.cancelled.is_set() or "has terminated" in died_of):
             run.error(died_of)
 
-    def _destroy(self, run: Run, before: Checkpoint) -> None:
-        doomed = [
-            r for r in before.resources if not run.targets or matches_target(r.urn, run.targets)
-        ]
+    def _destroy(self, run: Run) -> None:
+        before = run.journal.resources
+        doomed = [r for r in before if not run.targets or matches_target(r.urn, run.targets)]
         if run.targets:
             urns = {r.urn for r in doomed}
-            for resource in before.resources:
+            for resource in before:
                 if resource.urn not in urns and (needs := resource.references & urns):
                     run.error(
                         f"cannot delete {min(needs)}: {resource.urn} depends on it; target both"
@@ -303,7 +293,7 @@ class Deployment:
         if not run.errors:
             run.delete_all(doomed)
 
-    def _refresh(self, run: Run, _before: Checkpoint) -> None:
+    def _refresh(self, run: Run) -> None:
         """Asks the vendors what is really there. The program does not run, and inputs follow what
         is found, so that the next preview shows how to bring it back."""
         resources = [

@@ -122,6 +122,17 @@ class Journal:
             if pending is not None:
                 self.write()
 
+    def recover(self, found: Resource, old: Resource | None, leaves: Resource | None) -> None:
+        """Puts what a lost create had made among the old resources, in the place of `old`."""
+        with self._lock:
+            at = len(self._olds) if old is None else self._olds.index(old)
+            self._olds[at : at + 1] = [found] if leaves is None else [found, leaves]
+
+    def keep(self, pending: Pending) -> None:
+        """Nobody can tell yet what became of it: the next run asks again."""
+        with self._lock:
+            self._pending.append(pending)
+
     def amend(self, new: Resource, outputs: Properties) -> None:
         """Gives a new resource its outputs (a component's come later than itself)."""
         with self._lock:

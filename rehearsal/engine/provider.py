@@ -31,12 +31,23 @@ class ProviderError(Exception):
     `id` and `outputs` are given when the resource exists all the same (a Deployment that was made
     but does not become ready, a server that was made but whose protection failed): the engine
     keeps it in the state with this message as its `initErrors`, so that nothing is orphaned.
+
+    `lost` tells that no answer came, so that nobody knows whether the change was made (a broken
+    connection, a 504): the engine keeps the operation as pending, and the next run finds out.
     """
 
-    def __init__(self, message: str, *, id: str | None = None, outputs: Properties | None = None):
+    def __init__(
+        self,
+        message: str,
+        *,
+        id: str | None = None,
+        outputs: Properties | None = None,
+        lost: bool = False,
+    ):
         super().__init__(message)
         self.id = id
         self.outputs = outputs
+        self.lost = lost
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,14 @@ class Provider(Protocol):
     def create(self, type_: str, inputs: Properties, ctx: Context) -> tuple[str, Properties]:
         """Makes it and returns (id, outputs). With `ctx.dry_run`: makes nothing, returns ("",
         outputs as far as they are known, UNKNOWN for the others)."""
+
+    def find(self, type_: str, inputs: Properties, ctx: Context) -> tuple[str, Properties] | None:
+        """Looks for what a create with these inputs has made whose answer was lost (the run was
+        killed, the connection broke): (id, outputs), or None when there is nothing of this stack's.
+
+        Pulumi's protocol has no such call: there a lost create fails with "already exists" until
+        the operator imports it. Raises ProviderError when the vendor cannot tell just now.
+        """
 
     def read(
         self, type_: str, id: str, inputs: Properties, outputs: Properties, ctx: Context

@@ -73,7 +73,7 @@ class Registrar:
         run.stop_if_cancelled()
         self._claim(new.urn)
         try:
-            if run.failed & new.references:
+            if run.failed & {new.urn, *new.references}:
                 raise Skipped
             old = self._old(goal)
             if run.targets and not self._targeted(new):
@@ -102,7 +102,7 @@ class Registrar:
         run.stop_if_cancelled()
         self._claim(new.urn)
         try:
-            if run.failed & new.references:
+            if run.failed & {new.urn, *new.references}:
                 raise Skipped
             self._provider(new)  # for its error, when there is none
             old = run.journal.old([new.urn])

@@ -227,20 +227,20 @@ class Run:
             else:
                 provider = self.provider(new.provider)
                 pending = self.journal.begin("creating", new)
-                # An exception that is no ProviderError leaves the operation pending: nobody knows
-                # whether something was made, and the next run says so.
+                # A lost answer, and an exception that is no ProviderError, leave the operation
+                # pending: nobody knows whether something was made, and the next run finds out.
                 try:
                     id_, outputs = provider.create(
                         new.type, plain(new.inputs), self.context(new, "create")
                     )
                 except ProviderError as error:
-                    if error.id is None:
-                        self.journal.abandon(pending)
-                    else:
-                        half = self._made(new, error.id, error.outputs or {}, (str(error),))
+                    if error.id is not None:
+                        half = self.made(new, error.id, error.outputs or {}, (str(error),))
                         self.journal.finish(pending, new=half, replaces=replaces, leaves=leaves)
+                    elif not error.lost:
+                        self.journal.abandon(pending)
                     raise
-                made = self._made(new, id_, outputs)
+                made = self.made(new, id_, outputs)
                 self.journal.finish(pending, new=made, replaces=replaces, leaves=leaves)
             outcome.outputs = made.outputs
             self._hooks("after-create", None, made)
@@ -267,20 +267,20 @@ class Run:
                         self.context(new, "update"),
                     )
                 except ProviderError as error:
-                    if error.id is None and error.outputs is None:
-                        self.journal.abandon(pending)
-                    else:
+                    if error.id is not None or error.outputs is not None:
                         given = error.outputs if error.outputs is not None else plain(old.outputs)
-                        half = self._made(new, error.id or old.id, given, (str(error),))
+                        half = self.made(new, error.id or old.id, given, (str(error),))
                         self.journal.finish(pending, new=half, replaces=old)
+                    elif not error.lost:
+                        self.journal.abandon(pending)
                     raise
-                made = self._made(new, old.id, outputs)
+                made = self.made(new, old.id, outputs)
                 self.journal.finish(pending, new=made, replaces=old)
             outcome.outputs = made.outputs
             self._hooks("after-update", old, made)
         return made
 
-    def _made(
+    def made(
         self, new: Resource, id_: str, outputs: Properties, init_errors: tuple[str, ...] = ()
     ) -> Resource:
         marked = mark_secrets(outputs, new.inputs, new.additional_secret_outputs)
@@ -294,7 +294,7 @@ class Run:
             )
             if found is None:
                 raise EngineError(f"resource '{new.id}' does not exist")
-            made = self._made(new, new.id, found[1])
+            made = self.made(new, new.id, found[1])
             self.journal.finish(None, new=made, replaces=self.journal.old([new.urn]))
             outcome.outputs = made.outputs
         return made
@@ -319,8 +319,9 @@ class Run:
                         plain(old.outputs),
                         self.context(old, "delete"),
                     )
-                except ProviderError:
-                    self.journal.abandon(pending)
+                except ProviderError as error:
+                    if not error.lost:
+                        self.journal.abandon(pending)
                     raise
             self.journal.finish(pending, replaces=old, leaves=leaves)
             self._hooks("after-delete", old, None)

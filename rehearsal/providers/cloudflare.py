@@ -7,8 +7,9 @@ is no change are those of that provider's schemas and of its `ModifyPlan` for DN
   (the vendor's provider says so in a warning), and a destroyed stack leaves `ssl` as it was;
 - every change of an Origin CA certificate replaces it, and its deletion revokes it.
 
-Where ours differs, on purpose: a record whose creation was answered by a broken connection is found
-again and kept. The vendor's provider retries, meets its own record and fails.
+Where ours differs, on purpose: a record or certificate whose creation was answered by a broken
+connection is found again and kept, at once or in the next run. The vendor's provider retries, meets
+its own record and fails; and its certificate is orphaned.
 """
 
 from __future__ import annotations
@@ -113,6 +114,12 @@ class CloudflareProvider:
             return "", kind.predicted(inputs, {})
         result = _asking(lambda: kind.create(self._client(), inputs, ctx))
         return str(result["id"]), kind.outputs(inputs, result)
+
+    def find(self, type_: str, inputs: Properties, ctx: Context) -> tuple[str, Properties] | None:
+        del ctx
+        kind = _kind(type_)
+        result = _asking(lambda: kind.made(self._client(), inputs))
+        return None if result is None else (str(result["id"]), kind.outputs(inputs, result))
 
     def read(
         self, type_: str, id: str, inputs: Properties, outputs: Properties, ctx: Context
@@ -228,6 +235,10 @@ class Kind:
     def create(self, client: sdk.Cloudflare, inputs: Properties, ctx: Context) -> Result:
         raise NotImplementedError
 
+    def made(self, client: sdk.Cloudflare, inputs: Properties) -> Result | None:
+        """What a create with these inputs has made, whose answer was lost."""
+        raise NotImplementedError
+
     def read(self, client: sdk.Cloudflare, id: str, outputs: Properties) -> Result:
         raise NotImplementedError
 
@@ -329,6 +340,9 @@ class _DnsRecord(Kind):
                     return twin
             raise self._exists(inputs, twin, error, ctx) from None
 
+    def made(self, client: sdk.Cloudflare, inputs: Properties) -> Result | None:
+        return self._twin(client, inputs)
+
     def read(self, client: sdk.Cloudflare, id: str, outputs: Properties) -> Result:
         return _result(_raw(client.dns.records).get(id, zone_id=outputs["zoneId"]))
 
@@ -389,6 +403,9 @@ class _ZoneSetting(Kind):
         settings = _raw(client.zones.settings)
         return _result(settings.edit(inputs["settingId"], zone_id=inputs["zoneId"], **given))
 
+    def made(self, client: sdk.Cloudflare, inputs: Properties) -> None:
+        """A setting is always there, and setting it again is the same."""
+
     def read(self, client: sdk.Cloudflare, id: str, outputs: Properties) -> Result:
         return _result(_raw(client.zones.settings).get(id, zone_id=outputs["zoneId"]))
 
@@ -425,6 +442,15 @@ class _OriginCaCertificate(Kind):
         del ctx
         certificates = _raw(client.origin_ca_certificates)
         return _result(certificates.create(**_snake(self.planned(inputs))))
+
+    def made(self, client: sdk.Cloudflare, inputs: Properties) -> Result | None:
+        """By its signing request, which names a key that only this stack has."""
+        for zone in _raw(client.zones).list().json()["result"]:
+            listed = _raw(client.origin_ca_certificates).list(zone_id=zone["id"]).json()["result"]
+            for one in listed:
+                if one.get("csr", "").strip() == inputs["csr"].strip() and "revoked_at" not in one:
+                    return _result(_raw(client.origin_ca_certificates).get(one["id"]))
+        return None
 
     def read(self, client: sdk.Cloudflare, id: str, outputs: Properties) -> Result:
         del outputs
@@ -511,16 +537,20 @@ def _asking(call: Callable[[], _T]) -> _T:
     try:
         return call()
     except sdk.APIStatusError as error:
-        raise ProviderError(f"Cloudflare refused it: {_said(error)}.{_mend(error)}") from error
+        raise ProviderError(
+            f"Cloudflare refused it: {_said(error)}.{_mend(error)}", lost=error.status_code >= 500
+        ) from error
     except sdk.APITimeoutError as error:
         raise ProviderError(
             f"Cloudflare did not answer within the client's time ({_asked(error.request)}); "
-            "run it again: what was done is not done twice."
+            "run it again: what was done is not done twice.",
+            lost=True,
         ) from error
     except sdk.APIConnectionError as error:
         raise ProviderError(
             f"cannot reach Cloudflare ({_asked(error.request)}): {error.__cause__ or error}. "
-            "Check the network, and CLOUDFLARE_BASE_URL if it is set; then run it again."
+            "Check the network, and CLOUDFLARE_BASE_URL if it is set; then run it again.",
+            lost=True,
         ) from error
 
 

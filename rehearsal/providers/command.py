@@ -88,6 +88,9 @@ class CommandProvider:
         output = _run(inputs.get("create"), inputs, {}, ctx, "create")
         return name + secrets.token_hex(4), inputs | output
 
+    def find(self, type_: str, inputs: Properties, ctx: Context) -> None:
+        """What a command did cannot be asked for: one that was cut off runs again."""
+
     def read(
         self, type_: str, id: str, inputs: Properties, outputs: Properties, ctx: Context
     ) -> tuple[Properties, Properties] | None:

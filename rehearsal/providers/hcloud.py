@@ -7,7 +7,7 @@ Where Pulumi's plugin (the Terraform bridge) differs:
 * an update compares with what the vendor has, not with the state, so that one that broke off is
   completed (and drift in a changed resource is mended in passing);
 * when the connection breaks after a create it knows nothing; here the resource is looked up by its
-  name and labels, so that nothing is orphaned.
+  name and labels, at once and again in the next run, so that nothing is orphaned.
 """
 
 from __future__ import annotations
@@ -109,6 +109,20 @@ class HcloudProvider:
             raise self._after_lost_connection(kind, inputs, lost) from None
         return id_, self._outputs_or_inputs(kind, id_, inputs)
 
+    def find(
+        self,
+        type_: str,
+        inputs: Properties,
+        ctx: Context,  # noqa: ARG002 - the protocol's
+    ) -> tuple[str, Properties] | None:
+        kind = KINDS[type_]
+        try:
+            id_ = kind.made(self._api, inputs)
+            found = None if id_ is None else kind.find(self._api, id_, inputs)
+        except Refused as refused:
+            raise explain(refused, f"looking for {_label(type_, inputs)}") from None
+        return None if id_ is None or found is None else (id_, _present(found))
+
     def read(
         self,
         type_: str,
@@ -183,21 +197,18 @@ class HcloudProvider:
     def _after_lost_connection(
         self, kind: Kind, inputs: Properties, lost: ConnectionLostError
     ) -> ProviderError:
-        """Looks whether the create that got no answer was made all the same."""
-        if not kind.named or not inputs.get("labels"):
-            return lost
+        """Looks at once whether the create that got no answer was made all the same; when this gets
+        no answer either, the engine asks again in the next run (`find`)."""
         try:
-            record = self._api.by_name(kind.path, inputs["name"])
+            id_ = kind.made(self._api, inputs)
         except (ProviderError, Refused):
             return lost
-        # Its labels say that it is this stack's; what only shares the name is someone else's.
-        if record is None or record["labels"] != inputs["labels"]:
+        if id_ is None:
             return lost
-        id_ = str(record["id"])
         return ProviderError(
             f"{lost}. It was made all the same (id {id_}) and is kept in the state; run `up` again",
             id=id_,
-            outputs=_present(kind.outputs(record, inputs)),
+            outputs=self._outputs_or_inputs(kind, id_, inputs),
         )
 
     def _predicted(self, type_: str, inputs: Properties, old_outputs: Properties) -> Properties:

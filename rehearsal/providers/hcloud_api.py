@@ -34,6 +34,9 @@ class Refused(Exception):  # noqa: N818 - the vendor's answer; becomes a Provide
 class ConnectionLostError(ProviderError):
     """No answer came: what was asked for may have been done."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, lost=True)
+
 
 class Api:
     """One configured project. The endpoint must be the rehearsal's own: see `_endpoint`."""
@@ -157,7 +160,13 @@ def _reason(error: APIException) -> str:
 
 def explain(refused: Refused, what: str) -> ProviderError:
     """A refusal in words for the operator: what failed, why, and what to do about it."""
-    return ProviderError(f"{what}: {refused}{_ADVICE.get(refused.code, '')}")
+    lost = refused.code in _UNSURE or (refused.code.isdigit() and int(refused.code) >= 500)
+    return ProviderError(f"{what}: {refused}{_ADVICE.get(refused.code, '')}", lost=lost)
+
+
+# The vendor's own trouble: what was asked for may have been done. (A 5xx without a body of the
+# vendor's has its status as code.)
+_UNSURE: Final = frozenset({"server_error", "service_error", "timeout", "unavailable"})
 
 
 _ADVICE: Final = {

@@ -89,6 +89,15 @@ class Kind:
             raise Unfinished(id_, error) from error
         return id_
 
+    def made(self, api: Api, inputs: Properties) -> str | None:
+        """The id of what a create with these inputs has made, whose answer was lost. Its labels say
+        that it is this stack's; what only shares the name is someone else's."""
+        if not (inputs.get("name") and inputs.get("labels")):
+            return None
+        record = api.by_name(self.path, inputs["name"])
+        ours = record is not None and record["labels"] == inputs["labels"]
+        return str(record["id"]) if record is not None and ours else None
+
     def find(self, api: Api, id_: str, inputs: Properties) -> Properties | None:
         record = api.find(self.path, self.one, id_)
         return None if record is None else self.outputs(record, inputs)
@@ -603,6 +612,10 @@ class NetworkSubnet(Kind):
     computed = frozenset({"gateway"})
     defaults: ClassVar = {}
 
+    def made(self, api: Api, inputs: Properties) -> str | None:
+        id_ = f"{int(inputs['networkId'])}-{IPv4Network(inputs['ipRange'])}"
+        return id_ if self.find(api, id_, inputs) else None
+
     def create(self, api: Api, inputs: Properties, ctx: Context) -> str:
         network = int(inputs["networkId"])
         ip_range = str(IPv4Network(inputs["ipRange"]))
@@ -643,6 +656,10 @@ class ServerNetwork(Kind):
     unread = frozenset({"subnetId"})
     defaults: ClassVar = {"aliasIps": []}
 
+    def made(self, api: Api, inputs: Properties) -> str | None:
+        id_ = f"{int(inputs['serverId'])}-{_attachment(inputs)['network']}"
+        return id_ if self.find(api, id_, inputs) else None
+
     def create(self, api: Api, inputs: Properties, ctx: Context) -> str:
         body = _attachment(inputs)
         api.act(f"/servers/{int(inputs['serverId'])}", "attach_to_network", ctx, body)
@@ -680,6 +697,10 @@ class FirewallAttachment(Kind):
         servers = [_resource({"server": id_}) for id_ in inputs.get("serverIds") or []]
         labels = [_resource({"labelSelector": s}) for s in inputs.get("labelSelectors") or []]
         return [*servers, *labels]
+
+    def made(self, api: Api, inputs: Properties) -> str | None:
+        id_ = str(int(inputs["firewallId"]))
+        return id_ if self.find(api, id_, inputs) else None
 
     def create(self, api: Api, inputs: Properties, ctx: Context) -> str:
         try:

@@ -103,6 +103,9 @@ class StatelessProvider:
             raise ProviderError(f"{type_.rpartition(':')[2]}: {error}") from error
         return id_, planned | computed
 
+    def find(self, type_: str, inputs: Properties, ctx: Context) -> None:
+        """What was made and not saved is nowhere."""
+
     def read(
         self, type_: str, id: str, inputs: Properties, outputs: Properties, ctx: Context
     ) -> tuple[Properties, Properties] | None:

@@ -52,6 +52,8 @@ class Vendor:
     at_work: int = 0
     most_at_work: int = 0
     on_call: Callable[[str, str], None] = lambda _operation, _name: None
+    # After a change was made, with its id; what it raises is the answer.
+    on_done: Callable[[str, str, str], None] = lambda _operation, _name, _id: None
     lock: threading.Lock = field(default_factory=threading.Lock)
     _next: int = 0
 
@@ -64,7 +66,7 @@ class Vendor:
         return Fake(self, inputs)
 
     def record(self, operation: str, ctx: Context) -> None:
-        name = ctx.urn.rsplit("::", 1)[-1]
+        name = _logical(ctx)
         with self.lock:
             self.calls.append((operation, name))
         self.on_call(operation, name)
@@ -76,13 +78,17 @@ class Vendor:
         with self.lock:
             self._next += 1
             id_ = f"id-{self._next}"
-            logical = ctx.urn.rsplit("::", 1)[-1]
+            logical = _logical(ctx)
             self.things[id_] = {**inputs, "logical": logical}
             self.seen_inputs[logical] = inputs
         return id_, outputs_of(id_, inputs)
 
     def forget_calls(self) -> None:
         self.calls.clear()
+
+
+def _logical(ctx: Context) -> str:
+    return ctx.urn.rsplit("::", 1)[-1]
 
 
 def outputs_of(id_: str, inputs: Properties) -> Properties:
@@ -131,9 +137,16 @@ class Fake:
             ctx.progress("making it")
             time.sleep(inputs.get("delay", 0))
             id_, outputs = self.vendor.made(ctx, inputs)
+            self.vendor.on_done("create", _logical(ctx), id_)
             if half := inputs.get("half"):
                 raise ProviderError(half, id=id_, outputs=outputs)
             return id_, outputs
+
+    def find(self, type_: str, inputs: Properties, ctx: Context) -> tuple[str, Properties] | None:
+        self.vendor.record("find", ctx)
+        wanted = {**inputs, "logical": _logical(ctx)}
+        found = [id_ for id_, thing in self.vendor.things.items() if thing == wanted]
+        return (found[-1], outputs_of(found[-1], inputs)) if found else None
 
     def read(
         self, type_: str, id: str, inputs: Properties, outputs: Properties, ctx: Context
@@ -160,9 +173,10 @@ class Fake:
             self.vendor.record("update", ctx)
             if boom := new_inputs.get("boom"):
                 raise ProviderError(boom)
-            logical = ctx.urn.rsplit("::", 1)[-1]
+            logical = _logical(ctx)
             self.vendor.things[id] = {**new_inputs, "logical": logical}
             self.vendor.seen_inputs[logical] = new_inputs
+            self.vendor.on_done("update", logical, id)
             return outputs_of(id, new_inputs)
 
     def delete(
@@ -170,9 +184,10 @@ class Fake:
     ) -> None:
         with self._work():
             self.vendor.record("delete", ctx)
-            if ctx.urn.rsplit("::", 1)[-1] in self.vendor.delete_fails:
+            if _logical(ctx) in self.vendor.delete_fails:
                 raise ProviderError("still in use")
             self.vendor.things.pop(id, None)
+            self.vendor.on_done("delete", _logical(ctx), id)
 
     def invoke(self, token: str, args: Mapping[str, Any]) -> Properties:
         if token != "fake:index:echo":

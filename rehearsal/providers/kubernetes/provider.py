@@ -328,7 +328,22 @@ class KubernetesProvider:
             outputs=outputs,
         )
 
-    # --- read ---
+    # --- find and read ---
+
+    def find(self, type_: str, inputs: Properties, ctx: Context) -> tuple[str, Properties] | None:
+        """By its name, when it was made by a manager of this provider's."""
+        metadata = inputs["metadata"]
+        if not metadata.get("name"):
+            return None  # named in the create whose answer was lost
+        id_ = metadata["name"]
+        if self._is_namespaced(inputs["apiVersion"], inputs["kind"]):
+            id_ = f"{self._namespace_of(inputs)}/{id_}"
+        found = self.read(type_, id_, inputs, {}, ctx)
+        if found is None:
+            return None
+        entries = pluck(found[1], "metadata", "managedFields", default=[])
+        made_by = [e["manager"] for e in entries if e["manager"].startswith(managers.PREFIX)]
+        return (id_, {**found[1], _MANAGER_KEY: made_by[0]}) if made_by else None
 
     def read(
         self,
@@ -668,7 +683,7 @@ def _warner(ctx: Context) -> Callable[[str], None]:
 
 
 def _lost(error: UnreachableError) -> ProviderError:
-    return ProviderError(f"the API server stopped answering: {error}")
+    return ProviderError(f"the API server stopped answering: {error}", lost=True)
 
 
 def _refused(what: str, inputs: Mapping[str, Any], error: ApiError) -> ProviderError:
