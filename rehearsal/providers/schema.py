@@ -6,6 +6,10 @@ checker knows every type and property of the installed version, and nothing has 
 
     failures = check("hcloud:index/server:Server", inputs)
 
+A package that the program itself has not imported is not imported for this: the one file that
+declares the type is run alone, because `pulumi_cloudflare` as a whole takes two seconds
+(docs/adr/0007). Its nested types are in other files; only an input that has one needs the package.
+
 Where Pulumi's own plugins differ: the Terraform bridge coerces ("3" to 3, "true" to True); here a
 value must have the declared type, because the program is typed and a coercion hides a mistake.
 """
@@ -14,16 +18,18 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import inspect
+import re
 import sys
 import typing
 import warnings
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
-from types import NoneType, UnionType
-from typing import Any, Final
+from functools import cache, cached_property
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Final, cast
 
 import pulumi
 
@@ -36,6 +42,8 @@ _SCALARS: Final[dict[type, str]] = {
     bool: "true or false",
 }
 
+_ALONE: Final = "_alone_"  # before the name of a package of which single files are run
+
 
 class UnknownTypeError(LookupError):
     """The SDK package has no such resource type."""
@@ -43,10 +51,32 @@ class UnknownTypeError(LookupError):
 
 @dataclass(frozen=True)
 class Property:
-    """One declared input. `type` has no Input, Output or Optional around it any more."""
+    """One declared input."""
 
-    type: Any
     required: bool
+    _arguments: type
+    _getter: Callable[[Any], Any]
+
+    @cached_property
+    def type(self) -> Any:
+        """Without Input, Output and Optional around it."""
+        try:
+            hints = _hints(self._getter, self._arguments)
+        except NameError:  # a nested type, and the file was run alone
+            package = vars(sys.modules[self._arguments.__module__])["__package__"]
+            package = importlib.import_module(package.removeprefix(_ALONE))
+            whole = getattr(package, self._arguments.__name__)
+            hints = _hints(self._getter, whole)
+        return _plain(hints.get("return", Any))
+
+
+def _hints(getter: Callable[[Any], Any], arguments: type) -> dict[str, Any]:
+    # pulumi.Input is a union that names Output[T] as a string, in the scope of its own module.
+    scope = {
+        **vars(sys.modules[pulumi.Output.__module__]),
+        **vars(sys.modules[arguments.__module__]),
+    }
+    return typing.get_type_hints(getter, globalns=scope)
 
 
 def check(type_: str, inputs: Properties) -> list[CheckFailure]:
@@ -78,6 +108,8 @@ def _resource_class(type_: str) -> type:
         package, module, name = name, "", "Provider"
     path = f"pulumi_{package.replace('-', '_')}"
     folder = module.split("/")[0]
+    if folder in {"", "index"} and (alone := _file_alone(path, name)) is not None:
+        return alone
     if folder not in {"", "index"}:
         path += "." + module.replace("/", ".") if package == "kubernetes" else f".{folder}"
     try:
@@ -87,9 +119,34 @@ def _resource_class(type_: str) -> type:
             found = getattr(importlib.import_module(path), name)
     except (ImportError, AttributeError):
         raise UnknownTypeError(f"{type_!r} is not a type of the installed package {path}") from None
-    if not (inspect.isclass(found) and issubclass(found, pulumi.Resource)):
+    if not _is_resource(found):
         raise UnknownTypeError(f"{type_!r} is not a resource type of the package {path}")
-    return found
+    return cast("type", found)
+
+
+def _is_resource(found: Any) -> bool:
+    return inspect.isclass(found) and issubclass(found, pulumi.Resource)
+
+
+def _file_alone(package: str, name: str) -> type | None:
+    """The resource class from its own file (`dns_record.py`), run under a package name of our own
+    where the files that it shares with all others are empty. None: not that simple."""
+    if package in sys.modules or (spec := importlib.util.find_spec(package)) is None:
+        return None
+    file = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    alias = _ALONE + package
+    if alias not in sys.modules:
+        parent = ModuleType(alias)
+        parent.__path__ = list(spec.submodule_search_locations or ())
+        sys.modules[alias] = parent
+        for shared in ("_utilities", "_inputs", "_enums", "outputs"):
+            empty = sys.modules[f"{alias}.{shared}"] = ModuleType(f"{alias}.{shared}")
+            setattr(parent, shared, empty)
+    try:
+        found = getattr(importlib.import_module(f"{alias}.{file}"), name, None)
+    except (ImportError, NameError, AttributeError):
+        return None
+    return found if _is_resource(found) else None
 
 
 @cache
@@ -124,14 +181,10 @@ def _properties(arguments: type) -> Mapping[str, Property]:
         if getter is None:
             continue
         parameter = parameters.get(getter.__name__)
-        # pulumi.Input is a union that names Output[T] as a string, in the scope of its own module.
-        scope = {
-            **vars(sys.modules[pulumi.Output.__module__]),
-            **vars(sys.modules[arguments.__module__]),
-        }
         result[wire_name] = Property(
-            type=_plain(typing.get_type_hints(getter, globalns=scope).get("return", Any)),
             required=parameter is not None and parameter.default is inspect.Parameter.empty,
+            _arguments=arguments,
+            _getter=getter,
         )
     return result
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -94,6 +96,23 @@ def test_no_value_appears_in_a_failure() -> None:
 def test_a_type_that_no_package_declares_is_a_failure(type_: str) -> None:
     (failure,) = schema.check(type_, {})
     assert type_ in failure.reason
+
+
+def test_a_record_is_checked_without_importing_the_whole_package() -> None:
+    """Two seconds of each preview (docs/adr/0007); nested types need the package."""
+    asked = """
+import sys
+from rehearsal.providers import schema
+RECORD = "cloudflare:index/dnsRecord:DnsRecord"
+record = {"zoneId": "z", "name": "n", "type": "A", "ttl": "1"}
+print([f.property for f in schema.check(RECORD, record)], "pulumi_cloudflare" in sys.modules)
+record["data"] = {"prioriti": 1}
+print([f.property for f in schema.check(RECORD, record)], "pulumi_cloudflare" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", asked], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["['ttl'] False", "['ttl', 'data.prioriti'] True"]
 
 
 def test_an_enumeration_takes_its_members_only() -> None:
