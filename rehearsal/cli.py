@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rehearsal import serve
+from rehearsal.cluster.binaries import Progress
 from rehearsal.display import Terminal, Tree, mask, preview_digest
 from rehearsal.engine.deployment import Deployment, EngineError, Project, Result
 from rehearsal.engine.state import Backend
@@ -170,7 +171,8 @@ def watch(
     before = signal.signal(signal.SIGINT, interrupted)
     try:
         diff = getattr(options, "diff", False)
-        with Terminal(console, f"{title} ({options.stack})", dry_run=dry_run, diff=diff) as show:
+        headline = f"{title} ({options.stack})"
+        with Terminal(console, headline, dry_run=dry_run, diff=diff, news=Progress.news) as show:
             return run(show, targets=options.target, cancelled=cancelled)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -47,6 +47,7 @@ MARKS: Mapping[Op, tuple[str, str]] = {
     Op.READ_DISCARD: ("<", "cyan"),
     Op.REFRESH: ("~", "dim"),
 }
+SECONDS_BETWEEN_NEWS = 20.0
 DONE: Mapping[Op, str] = {
     Op.CREATE: "created",
     Op.UPDATE: "updated",
@@ -210,12 +211,16 @@ def plan_word(row: Row) -> str:
 
 def tree_table(tree: Tree, keep: Iterable[str], last_column: str) -> Table:
     """The tree as a table; `last_column` is `Plan` (what would be done) or `Status` (what was)."""
+    rows = list(tree.walk(keep))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("", width=1)
-    table.add_column("Type", no_wrap=True)
-    table.add_column("Name", no_wrap=True)
+    # Only the last column gives way on a narrow terminal: the others say what it is about.
+    types = max((len(drawing + short_type(row.type)) for drawing, row in rows), default=0)
+    table.add_column("Type", no_wrap=True, min_width=types)
+    names = max((len(row.name) for _, row in rows), default=0)
+    table.add_column("Name", no_wrap=True, min_width=names)
     table.add_column(last_column, overflow="ellipsis", no_wrap=True)
-    for drawing, row in tree.walk(keep):
+    for drawing, row in rows:
         mark, colour = MARKS[row.op]
         table.add_row(
             Text(mark, style=colour),
@@ -324,8 +329,18 @@ def summary_line(summary: Summary) -> Text:
 class Terminal:
     """Shows one run. Use as a context manager; call it with each event."""
 
-    def __init__(self, console: Console, title: str, *, dry_run: bool, diff: bool) -> None:
+    def __init__(
+        self,
+        console: Console,
+        title: str,
+        *,
+        dry_run: bool,
+        diff: bool,
+        news: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`news`: one line about something that goes on beside the run, or nothing."""
         self.console, self.title, self.dry_run, self.diff = console, title, dry_run, diff
+        self.news, self._told = news, 0.0
         self.tree = Tree()
         self._live: Live | None = None
 
@@ -367,6 +382,8 @@ class Terminal:
         finished = sum(1 for row in rows if row.changed and not row.running)
         at_work = [row.urn for row in rows if (row.running and row.changed) or row.error]
         head = Text(f"{finished} done, {len(at_work)} at work", style="dim")
+        if news := self.news():
+            head += Text(f"   {news}", style="dim")
         height = max(5, self.console.size.height - 4)
         table = tree_table(self.tree, at_work[:height], "Status")
         return Group(head, table)
@@ -380,6 +397,9 @@ class Terminal:
         match event:
             case ResourceProgress():
                 self._line(f"{mark} {what}  {event.line}")
+                if time.monotonic() - self._told > SECONDS_BETWEEN_NEWS and (news := self.news()):
+                    self._told = time.monotonic()
+                    self._line(f"  {news}")
             case ResourceDone() if event.op is not Op.SAME:
                 took = f" ({event.seconds:.1f} s)" if event.seconds >= 0.05 else ""
                 self._line(f"{mark} {what}  {DONE.get(event.op, event.op)}{took}")

@@ -32,6 +32,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 import threading
@@ -55,6 +56,8 @@ KUBERNETES_LINKS: Final = (
     "kube-scheduler",
     "kubectl",
 )
+SECONDS_OF_NEWS: Final = 300.0
+"""Linking prints nothing for minutes on a busy machine; after that a build is taken for dead."""
 BYTES_FOR_A_BUILD: Final = 4 * 1024**3
 """Free space that Go's build cache and the module cache want for a cold build."""
 
@@ -235,6 +238,16 @@ class Progress:
         with contextlib.suppress(OSError):
             fresh.write_text(json.dumps(asdict(self)))
             fresh.replace(target)
+
+    @staticmethod
+    def news(cache: Path | None = None) -> str:
+        """One line while something is being made, else nothing (so also when a build was killed)."""
+        with contextlib.suppress(OSError):
+            age = time.time() - Progress.file(cache).stat().st_mtime
+            progress = Progress.read(cache)
+            if progress.phase in ("building", "downloading") and age < SECONDS_OF_NEWS:
+                return f"{progress} (once; the nodes boot when it is done)"
+        return ""
 
     def __str__(self) -> str:
         if self.phase not in ("building", "downloading"):
@@ -591,3 +604,34 @@ def _module_folder(go: str, module: Module) -> Path:
             "  mend: `go clean -modcache`, then run again; if it stays so, do not trust GOPROXY"
         )
     return Path(said["Dir"])
+
+
+# --- by itself -------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """`python -m rehearsal.cluster.binaries`: makes what is missing, and says how far it is."""
+    if cached() is not None:
+        return 0
+    print("Kubernetes, etcd and kwok are made once, from their sources if need be", flush=True)
+    done = threading.Event()
+
+    def say() -> None:
+        while not done.wait(15):
+            print(f"  {Progress.read()}", flush=True)
+
+    watcher = threading.Thread(target=say, daemon=True)
+    watcher.start()
+    try:
+        ensure()
+    except BinariesError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        done.set()
+        watcher.join()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
