@@ -241,7 +241,7 @@ class Progress:
 
     @staticmethod
     def news(cache: Path | None = None) -> str:
-        """One line while something is being made, else nothing (so also when a build was killed)."""
+        """One line while something is being made, else nothing (also when a build was killed)."""
         with contextlib.suppress(OSError):
             age = time.time() - Progress.file(cache).stat().st_mtime
             progress = Progress.read(cache)
