@@ -20,7 +20,10 @@ def traefik_values(*, trusted_ips: Sequence[str]) -> dict[str, Any]:
     is no redirect to https here: with Cloudflare's flexible mode the origin is asked over http, and
     a redirect would loop for ever (Cloudflare's "always use https" does it at the edge).
     """
-    trusted = {"forwardedHeaders": {"trustedIPs": sorted(trusted_ips)}}
+
+    def trusted() -> dict[str, Any]:  # anew for each port: a shared one becomes a YAML anchor
+        return {"forwardedHeaders": {"trustedIPs": sorted(trusted_ips)}}
+
     return {
         "deployment": {
             "kind": "DaemonSet",
@@ -28,7 +31,7 @@ def traefik_values(*, trusted_ips: Sequence[str]) -> dict[str, Any]:
             "dnsPolicy": "ClusterFirstWithHostNet",
         },
         "hostNetwork": True,
-        "ports": {"web": {"port": 80, **trusted}, "websecure": {"port": 443, **trusted}},
+        "ports": {"web": {"port": 80, **trusted()}, "websecure": {"port": 443, **trusted()}},
         # servicelb is off and DNS points at the nodes: a LoadBalancer would stay pending for ever,
         # and its address would be waited for in vain.
         "service": {"enabled": False},
