@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
         "preview again, and show what runs.",
     )
     top.set_defaults(verb=guided, stack=STACK, parallel=16, target=[])
-    verbs = top.add_subparsers(title="verbs", metavar="")
+    verbs = top.add_subparsers(title="verbs", metavar="VERB")
 
     def add(name: str, verb: Callable[[argparse.Namespace, Console], int], help_: str) -> Any:
         sub = verbs.add_parser(name, help=help_, description=help_)
@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     stack = add(
         "stack", lambda *_: top.error("stack needs a verb: see --help"), "look at the state"
     )
-    stack_verbs = stack.add_subparsers(title="verbs", metavar="", required=True)
+    stack_verbs = stack.add_subparsers(title="verbs", metavar="VERB", required=True)
     for name, verb, help_ in (
         ("export", stack_export, "print the checkpoint; secrets stay encrypted"),
         ("import", stack_import, "replace the checkpoint"),

@@ -176,6 +176,9 @@ class Tree:
         row.reasons = event.replace_reasons or row.reasons
         row.started, row.running = time.monotonic(), True
 
+    def stack_alone(self) -> list[str]:
+        return [row.urn for row in self.rows.values() if row.type == "pulumi:pulumi:Stack"]
+
     def walk(self, keep: Iterable[str]) -> Iterator[tuple[str, Row]]:
         """(branch drawing, row) in tree order, for the rows in `keep` and what they hang from."""
         wanted: set[str] = set()
@@ -285,7 +288,7 @@ def closing(tree: Tree, show_outputs: bool = True) -> Iterator[Text]:
                 f"{name}: {head}" if name else head
             )
             for line in rest:
-                yield Text(f"    {line}")
+                yield Text(f"    {line}".rstrip())
     if show_outputs and tree.outputs and tree.outputs.outputs:
         yield Text("\nOutputs", style="bold")
         yield from output_lines(tree.outputs.outputs)
@@ -321,8 +324,10 @@ def summary_line(summary: Summary) -> Text:
         line += Text(", " if line else "") + Text(f"{count} {word}", style=MARKS[op][1])
     if not line:
         line = Text("nothing")
-    if set(summary.changes) <= {Op.SAME, Op.REFRESH}:
+    if summary.ok and set(summary.changes) <= {Op.SAME, Op.REFRESH}:
         line = Text("no changes: ", style="bold") + line
+    if not summary.ok:
+        line = Text("failed: ", style="red") + line
     return line + Text(f"   ({summary.duration:.1f} s)", style="dim")
 
 
@@ -411,6 +416,8 @@ class Terminal:
 
     def _close(self) -> None:
         changed = [row.urn for row in self.tree.rows.values() if row.changed]
+        if changed == self.tree.stack_alone():
+            changed = []  # the program ended before it declared anything
         if changed and (self.dry_run or self._live is not None):
             self.console.print(tree_table(self.tree, changed, "Plan" if self.dry_run else "Status"))
         if self.diff:
