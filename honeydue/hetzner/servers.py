@@ -54,9 +54,10 @@ class Managers(pulumi.ComponentResource):
             labels=args.labels,
             opts=child,
         )
+        key_name = f"{cluster.name}-operator"
         key = hcloud.SshKey(
             f"{name}-operator",
-            name=f"{cluster.name}-operator",
+            name=key_name,
             public_key=args.ssh_public_key,
             labels=args.labels,
             opts=child,
@@ -87,7 +88,11 @@ class Managers(pulumi.ComponentResource):
                 image=NODE_IMAGE,
                 location=cluster.location_of(node),
                 labels=manager_labels(args.labels, generation=node.generation),
-                ssh_keys=[key.id],  # without one Hetzner mails a root password
+                # Without one Hetzner mails a root password. By name, not by the resource's id: a new
+                # key deletes the old one first, and then the engine asks the plugin whether those
+                # whose *properties* hang on it are to go too, without a word of ignore_changes
+                # (pulumi, step_generator.go, calculateDependentReplacements): all three would.
+                ssh_keys=[key_name],
                 user_data=_user_data(node, args),
                 firewall_ids=[args.firewall_id],
                 placement_group_id=spread.id.apply(int),
@@ -117,7 +122,7 @@ class Managers(pulumi.ComponentResource):
                 shutdown_before_deletion=False,
                 opts=pulumi.ResourceOptions(
                     parent=self,
-                    depends_on=[args.network.subnet, gate],
+                    depends_on=[args.network.subnet, key, gate],
                     # Each of these would replace a live node; the next generation takes them up.
                     ignore_changes=[
                         "image",  # a newer NODE_IMAGE is for new servers
