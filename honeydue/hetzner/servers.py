@@ -88,10 +88,10 @@ class Managers(pulumi.ComponentResource):
                 image=NODE_IMAGE,
                 location=cluster.location_of(node),
                 labels=manager_labels(args.labels, generation=node.generation),
-                # Without one Hetzner mails a root password. By name, not by the resource's id: a new
-                # key deletes the old one first, and then the engine asks the plugin whether those
-                # whose *properties* hang on it are to go too, without a word of ignore_changes
-                # (pulumi, step_generator.go, calculateDependentReplacements): all three would.
+                # Without one Hetzner mails a root password. By name, not by the resource's id: a
+                # new key deletes the old one first, and then the engine asks the plugin whether
+                # those whose *properties* hang on it must go too, without a word of ignore_changes
+                # (step_generator.go, calculateDependentReplacements): all three servers would.
                 ssh_keys=[key_name],
                 user_data=_user_data(node, args),
                 firewall_ids=[args.firewall_id],

@@ -10,6 +10,7 @@ reading it back from Hetzner's metadata service.
 from __future__ import annotations
 
 import base64
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +89,8 @@ def render(node: NodeBoot) -> str:
         # Ubuntu's default would replace root's key by a note to log in as `ubuntu`.
         "disable_root": False,
         "ssh_pwauth": False,
-        "packages": ["unattended-upgrades"],
+        # All but the last come with today's image; node.sh cannot do without them.
+        "packages": ["curl", "iptables", "openssl", "unattended-upgrades"],
         "write_files": [_entry(file) for file in files(node)],
         "runcmd": [
             ["sysctl", "--system"],
@@ -220,6 +222,8 @@ def k3s_config(node: NodeBoot) -> dict[str, Any]:
             "etcd-snapshot-schedule-cron": node.snapshots.schedule,
             "etcd-snapshot-retention": node.snapshots.retention,
             "etcd-s3": True,
+            # By itself the bucket keeps five (K3s v1.34.0: a number of its own, default 5).
+            "etcd-s3-retention": node.snapshots.retention,
             "etcd-s3-endpoint": node.snapshots.endpoint,
             "etcd-s3-region": node.snapshots.region,
             "etcd-s3-bucket": node.snapshots.bucket,
@@ -391,12 +395,19 @@ def _entry(file: File) -> dict[str, str]:
 # --- YAML ------------------------------------------------------------------------------------
 
 
+# What YAML 1.2 reads as a number and PyYAML (1.1) does not, so that it would leave off the quotes:
+# `004e12` or `00489`, as a B2 key id may be. K3s reads its files with a YAML library of Go.
+_GOS_NUMBER: Final = re.compile(
+    r"[-+]?([0-9_]+(\.[0-9_]*)?|\.[0-9_]+)([eE][-+]?[0-9_]+)?|0o[0-7_]+"
+)
+
+
 class _Dumper(yaml.SafeDumper):
     """Texts of several lines as blocks, so that a person can read what a node was told."""
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    style = "|" if "\n" in value else None
+    style = "|" if "\n" in value else "'" if _GOS_NUMBER.fullmatch(value) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 

@@ -95,8 +95,8 @@ def _command(
         triggers=triggers,
         opts=pulumi.ResourceOptions.merge(
             opts,
-            # The gate prints no secret; should it ever, the state must still hold none in clear. The
-            # plugin's outputs repeat the environment, where some values are secret.
+            # The gate prints no secret; should it ever, the state must still hold none in clear.
+            # The plugin's outputs repeat the environment, where some values are secret.
             pulumi.ResourceOptions(additional_secret_outputs=["stdout", "stderr", "environment"]),
         ),
     )

@@ -16,7 +16,8 @@ root="${HONEYDUE_ROOT:-}"
 
 tls="$root/var/lib/rancher/k3s/server/tls"
 drop_ins="$root/etc/rancher/k3s/config.yaml.d"
-metadata_address=169.254.169.254
+metadata_ipv4=169.254.169.254
+metadata_ipv6=fe80::a9fe:a9fe # on the public NIC's link; cloud-init asks here first
 
 log() { printf '%s honeydue: %s\n' "$(date -u +%FT%TZ)" "$*"; }
 die() {
@@ -28,14 +29,25 @@ die() {
 
 # The raw table comes before everything that K3s, flannel and its policy controller write, and
 # nobody else uses it. PREROUTING sees pods; OUTPUT sees this machine's own processes and pods with
-# hostNetwork, of which only root's may pass (cloud-init asks as root; Traefik does not run as root).
+# hostNetwork. Of those only root's may pass, and only until the private NIC is set up (`network`):
+# cloud-init needs the service for that and at each boot. Later no one does, and Traefik, which the
+# internet talks to, is root in the host's network.
 block_metadata() {
-  insert_rule PREROUTING -d "$metadata_address" -j DROP
-  insert_rule OUTPUT -d "$metadata_address" -m owner ! --uid-owner 0 -j DROP
+  drop_metadata PREROUTING
+  drop_metadata OUTPUT -m owner ! --uid-owner 0
+}
+
+drop_metadata() {
+  local chain="$1"
+  shift
+  insert_rule iptables "$chain" -d "$metadata_ipv4" "$@" -j DROP
+  insert_rule ip6tables "$chain" -d "$metadata_ipv6" "$@" -j DROP
 }
 
 insert_rule() {
-  iptables -w -t raw -C "$@" 2>/dev/null || iptables -w -t raw -I "$@"
+  local tables="$1"
+  shift
+  "$tables" -w -t raw -C "$@" 2>/dev/null || "$tables" -w -t raw -I "$@"
 }
 
 # --- install -------------------------------------------------------------------------------------
@@ -87,6 +99,7 @@ find_private_interface() {
   mkdir -p "$drop_ins"
   printf 'flannel-iface: %s\n' "$interface" >"$drop_ins/10-network.yaml"
   log "private address $PRIVATE_IP is on $interface"
+  drop_metadata OUTPUT # from here on also for root, see above
 }
 
 # --- join ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,19 @@ def test_snapshots_go_to_s3_only_when_a_bucket_is_configured() -> None:
     assert config["etcd-s3"] is True
     assert config["etcd-s3-bucket"] == "honeydue-etcd"
     assert config["etcd-snapshot-schedule-cron"] == "0 */6 * * *"
-    assert config["etcd-snapshot-retention"] == 28
+    # The bucket has a number of its own, which is five unless it is given.
+    assert config["etcd-snapshot-retention"] == config["etcd-s3-retention"] == 28
+
+
+@pytest.mark.parametrize("key", ["004e12", "00489", "1e5", "004_1", "0o17", "12."])
+def test_a_key_that_gos_yaml_would_read_as_a_number_stays_text(key: str) -> None:
+    config = files(boot(2, snapshots=replace(SNAPSHOTS, access_key=key)))
+    text = config["/etc/rancher/k3s/config.yaml"]["content"]
+    assert f"etcd-s3-access-key: '{key}'\n" in text
+
+
+def test_what_the_script_needs_is_installed_before_it_runs() -> None:
+    assert set(document(boot(1))["packages"]) >= {"curl", "iptables", "openssl"}
 
 
 def test_containerd_logs_in_to_the_registry() -> None:

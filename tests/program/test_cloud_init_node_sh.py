@@ -35,7 +35,8 @@ class Machine:
         for folder in ("etc/honeydue", "bin", "answers", "var/lib/rancher/k3s/server/tls"):
             (self.root / folder).mkdir(parents=True)
         self.stub("sleep", "exit 0")
-        self.stub("iptables", 'case "$*" in *" -C "*) exit "$(cat $ROOT/has_rule)";; esac')
+        for tables in ("iptables", "ip6tables"):
+            self.stub(tables, 'case "$*" in *" -C "*) exit "$(cat $ROOT/has_rule)";; esac')
         (self.root / "has_rule").write_text("1")
         self.stub("curl", CURL)
 
@@ -134,17 +135,44 @@ def test_the_script_passes_shellcheck() -> None:
 
 def test_pods_are_kept_from_the_metadata_service(machine: Machine) -> None:
     assert machine.run("metadata").returncode == 0
-    added = [call for call in machine.calls("iptables") if " -I " in call]
-    assert added == [
+    assert added_rules(machine) == [
         "iptables -w -t raw -I PREROUTING -d 169.254.169.254 -j DROP",
         "iptables -w -t raw -I OUTPUT -d 169.254.169.254 -m owner ! --uid-owner 0 -j DROP",
+        "ip6tables -w -t raw -I PREROUTING -d fe80::a9fe:a9fe -j DROP",
+        "ip6tables -w -t raw -I OUTPUT -d fe80::a9fe:a9fe -m owner ! --uid-owner 0 -j DROP",
     ]
+
+
+def added_rules(machine: Machine) -> list[str]:
+    calls = machine.calls("iptables") + machine.calls("ip6tables")
+    return [call for call in calls if " -I " in call]
+
+
+def test_root_loses_the_metadata_service_too_once_the_private_nic_is_set_up(
+    machine: Machine,
+) -> None:
+    # Traefik is root in the host's network; cloud-init has what it needs by then.
+    nic(machine)
+    assert machine.run("network").returncode == 0
+    assert added_rules(machine) == [
+        "iptables -w -t raw -I OUTPUT -d 169.254.169.254 -j DROP",
+        "ip6tables -w -t raw -I OUTPUT -d fe80::a9fe:a9fe -j DROP",
+    ]
+
+
+def test_root_keeps_the_metadata_service_until_the_private_nic_is_set_up(
+    machine: Machine,
+) -> None:
+    # cloud-init sets that NIC up with what it reads there.
+    nic(machine, after=1000)
+    assert machine.run("network", NETWORK_SECONDS="20").returncode == 1
+    assert added_rules(machine) == []
 
 
 def test_the_rule_is_not_added_twice(machine: Machine) -> None:
     (machine.root / "has_rule").write_text("0")
     assert machine.run("metadata").returncode == 0
-    assert not [call for call in machine.calls("iptables") if " -I " in call]
+    assert added_rules(machine) == []
 
 
 # --- install ---
