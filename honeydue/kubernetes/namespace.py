@@ -32,7 +32,8 @@ class Namespace(pulumi.ComponentResource):
     """
 
     namespace: pulumi.Output[str]
-    """Its name in the cluster, known once it exists: whatever uses it comes after it."""
+    """Its name in the cluster, known once it exists: whatever uses it comes after it. What names a
+    PriorityClass must besides depend on this component as a whole."""
     resource: core.v1.Namespace
     """For `deleted_with`: what dies with the namespace need not be deleted one by one."""
 
@@ -49,7 +50,7 @@ class Namespace(pulumi.ComponentResource):
             },
             opts=child,
         )
-        classes = [
+        for priority, (value, why) in PRIORITIES.items():
             scheduling.v1.PriorityClass(
                 f"{name}-{priority.removeprefix('honeydue-')}",
                 metadata={"name": priority},
@@ -57,10 +58,8 @@ class Namespace(pulumi.ComponentResource):
                 description=why,
                 opts=child,
             )
-            for priority, (value, why) in PRIORITIES.items()
-        ]
-        # The name waits for the classes too, so that no user of it is refused for their absence.
-        # Names come from `metadata`, which is known at preview; ids are not.
-        made = [self.resource.metadata, *(c.metadata for c in classes)]
-        self.namespace = pulumi.Output.all(*made).apply(lambda all_: str(all_[0]["name"]))
+        # From the namespace alone. A class whose value changes is replaced under its old name, so
+        # deleted first, and everything whose *properties* came from it would be deleted with it.
+        # `metadata` is known at preview; an id is not.
+        self.namespace = self.resource.metadata.apply(lambda made: str(made["name"]))
         self.register_outputs({"namespace": self.namespace})

@@ -104,7 +104,8 @@ class Redis(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions.merge(
                 child,
                 pulumi.ResourceOptions(
-                    depends_on=[service],  # gives the pod its name in DNS
+                    # The service gives the pod its name in DNS, the namespace has its priority.
+                    depends_on=[service, namespace],
                     custom_timeouts=pulumi.CustomTimeouts(create="12m", update="12m"),
                 ),
             ),

@@ -51,8 +51,10 @@ class Workloads(pulumi.ComponentResource):
                 ),
                 opts=pulumi.ResourceOptions.merge(
                     child,
-                    # The whole configuration, as the pull secret is used by name only.
-                    pulumi.ResourceOptions(depends_on=[args.configuration, *args.after]),
+                    # As a whole, since pull secret and PriorityClass are used by name only.
+                    pulumi.ResourceOptions(
+                        depends_on=[args.namespace, args.configuration, *args.after]
+                    ),
                 ),
             )
             if workload.port is not None:

@@ -119,6 +119,27 @@ def test_whatever_is_behind_a_service_waits_before_it_stops(workload: Recorded) 
             assert 5 <= sleep <= grace - 20, "the rest of the grace period is for the work itself"
 
 
+def test_a_priority_whose_value_changes_takes_nothing_along() -> None:
+    # It keeps its name, so it is deleted before it is made again, and so would be whatever has a
+    # property from it: everything in the namespace, once.
+    classes = {c.urn for c in declared().all("kubernetes:scheduling.k8s.io/v1:PriorityClass")}
+    assert classes
+    for r in declared():
+        for properties, urns in r.property_dependencies.items():
+            assert not urns & classes, f"{r.name}.{properties}"
+
+
+@every_workload
+def test_a_workload_waits_for_its_priority(workload: Recorded) -> None:
+    chosen = pod(workload)["priorityClassName"]
+    (its,) = (
+        c
+        for c in declared().all("kubernetes:scheduling.k8s.io/v1:PriorityClass")
+        if c.inputs["metadata"]["name"] == chosen
+    )
+    assert its.urn in workload.depends_on
+
+
 @every_workload
 def test_every_workload_has_a_priority_that_exists(workload: Recorded) -> None:
     classes = {
