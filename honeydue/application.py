@@ -93,7 +93,7 @@ ENVIRONMENT: Final = (
         heading="PostgreSQL (external)",
         name="DB_HOST",
         meaning="the database server",
-        rule=rules.host,
+        rule=rules.host_or_address,
         example="CHANGE_ME",
         like="<host>",
     ),
@@ -140,7 +140,8 @@ ENVIRONMENT: Final = (
     Key(
         name="EMAIL_HOST_USER",
         meaning="",
-        rule=rules.mail_address,
+        # Often an address, but some services call it `apikey` or give it a name.
+        rule=rules.matching(r"[^\s<>]+", "one word, as the mail service gave it"),
         example="CHANGE_ME",
         like="<user>@<host>",
     ),

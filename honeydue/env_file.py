@@ -34,14 +34,16 @@ def read(content: bytes, name: str) -> tuple[dict[str, str | None] | None, list[
         )
         return None, problems
     if text.startswith("\ufeff"):
-        refuse("line 1", "begins with a byte-order mark", f"sed -i '1s/^\\xEF\\xBB\\xBF//' {name}")
+        refuse(
+            "line 1", "begins with a byte-order mark", f"perl -pi -e 's/^\\xEF\\xBB\\xBF//' {name}"
+        )
         text = text[1:]
     if "\r\n" in text:
         count = text.count("\r\n")
         refuse(
             f"line {text[: text.index(chr(13))].count(chr(10)) + 1}",
             f"ends in CRLF, as Windows writes it (lines that do: {count})",
-            f"sed -i 's/\\r$//' {name}",
+            f"perl -pi -e 's/\\r$//' {name}",
         )
         text = text.replace("\r\n", "\n")
 

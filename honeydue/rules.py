@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -189,12 +189,16 @@ def ssh_public_key(value: str) -> None:
         raise Wrong(f"is an RSA key of {bits} bits; at least 3072 are needed, or use ssh-ed25519")
 
 
-_SSH_KEYS: Final = {  # type: number of fields in its body (RFC 4253 6.6, RFC 5656 3.1, RFC 8709 4)
+# Type: number of fields in its body (RFC 4253 6.6, RFC 5656 3.1, RFC 8709 4; OpenSSH's PROTOCOL.u2f
+# for the two whose private half stays in a security key).
+_SSH_KEYS: Final = {
     "ssh-ed25519": 2,
     "ecdsa-sha2-nistp256": 3,
     "ecdsa-sha2-nistp384": 3,
     "ecdsa-sha2-nistp521": 3,
     "ssh-rsa": 3,
+    "sk-ssh-ed25519@openssh.com": 3,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 4,
 }
 
 
@@ -250,13 +254,17 @@ def operator_network(value: object) -> IPv4Network | IPv6Network:
     widest = 16 if isinstance(found, IPv4Network) else 32
     if found.prefixlen < widest:
         raise Wrong(f"is wider than /{widest}; name your own addresses")
-    if isinstance(found, IPv4Network) and any(found.overlaps(net) for net in _UNROUTED):
+    if any(found.version == net.version and found.overlaps(net) for net in _UNROUTED):
         raise Wrong("is not a public network; the firewall only ever sees public addresses")
     return found
 
 
 _RFC1918 = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
-_UNROUTED = (*_RFC1918, IPv4Network("127.0.0.0/8"), IPv4Network("100.64.0.0/10"))
+_UNROUTED = (
+    *_RFC1918,
+    *map(ip_network, ("127.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16")),
+    *map(ip_network, ("::1/128", "fc00::/7", "fe80::/10")),
+)
 
 
 def private_network(value: object) -> IPv4Network:
@@ -285,6 +293,18 @@ def host(value: str) -> None:
         raise Wrong("must be in lower case")
     if not re.fullmatch(rf"({_LABEL}\.)+[a-z]([a-z0-9-]*[a-z0-9])?", value) or len(value) > 253:
         raise Wrong("is not a valid DNS name")
+
+
+def host_or_address(value: str) -> None:
+    """A DNS name, or an IPv4 address that pods reach: they have no IPv6 and no private networks."""
+    plain(value)
+    try:
+        address = IPv4Address(value)
+    except ValueError:
+        host(value)
+        return
+    if not address.is_global:
+        raise Wrong("is not a public address, and pods may reach no others")
 
 
 def _ascii(value: str) -> None:

@@ -43,8 +43,8 @@ PINNED: Final = (
 
 # A prefix shorter than these is no CDN's: 0.0.0.0/0 in the answer would open the firewall.
 SHORTEST: Final = {4: 10, 6: 24}
-# More sources than this, on two ports, would not fit Hetzner's 500 effective rules.
-MOST: Final = 200
+# One Hetzner rule takes 100 sources at most (and a firewall 500 effective rules).
+MOST: Final = 100
 
 
 class UnusableRangesError(ValueError):

@@ -77,7 +77,9 @@ class Zone(pulumi.ComponentResource):
         certificate = cloudflare.OriginCaCertificate(
             f"{name}-origin",
             csr=request.cert_request_pem,
-            hostnames=list(args.hosts),
+            # Cloudflare gives them back in this order, and another one would be a replacement
+            # (terraform-provider-cloudflare issues 5392 and 6239).
+            hostnames=sorted(args.hosts),
             request_type="origin-ecc",
             requested_validity=ORIGIN_DAYS,
             opts=pulumi.ResourceOptions(

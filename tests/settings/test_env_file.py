@@ -30,7 +30,7 @@ REFUSED: Final[tuple[Refused, ...]] = (
         Problem(
             "deploy/prod.env: line 1",
             "begins with a byte-order mark",
-            "sed -i '1s/^\\xEF\\xBB\\xBF//' deploy/prod.env",
+            "perl -pi -e 's/^\\xEF\\xBB\\xBF//' deploy/prod.env",
         ),
     ),
     (
@@ -39,7 +39,7 @@ REFUSED: Final[tuple[Refused, ...]] = (
         Problem(
             "deploy/prod.env: line 1",
             "ends in CRLF, as Windows writes it (lines that do: 22)",
-            "sed -i 's/\\r$//' deploy/prod.env",
+            "perl -pi -e 's/\\r$//' deploy/prod.env",
         ),
     ),
     (
@@ -48,7 +48,7 @@ REFUSED: Final[tuple[Refused, ...]] = (
         Problem(
             "deploy/prod.env: line 7",
             "ends in CRLF, as Windows writes it (lines that do: 1)",
-            "sed -i 's/\\r$//' deploy/prod.env",
+            "perl -pi -e 's/\\r$//' deploy/prod.env",
         ),
     ),
     (

@@ -177,6 +177,15 @@ REFUSED: Final[tuple[Refused, ...]] = (
         ),
     ),
     (
+        "a database in a private network",
+        env("DB_HOST", "10.10.1.20"),
+        Problem(
+            "deploy/prod.env: DB_HOST",
+            "is not a public address, and pods may reach no others",
+            "deploy/prod.env: DB_HOST=<host>",
+        ),
+    ),
+    (
         "a mail port that is no number",
         env("EMAIL_PORT", "smtp"),
         Problem(
@@ -186,11 +195,11 @@ REFUSED: Final[tuple[Refused, ...]] = (
         ),
     ),
     (
-        "a mail user that is no address",
-        env("EMAIL_HOST_USER", "noreply"),
+        "a mail user of two words",
+        env("EMAIL_HOST_USER", "no reply"),
         Problem(
             "deploy/prod.env: EMAIL_HOST_USER",
-            "is not a mail address: name@host, or Name <name@host>",
+            "must be one word, as the mail service gave it",
             "deploy/prod.env: EMAIL_HOST_USER=<user>@<host>",
         ),
     ),

@@ -210,6 +210,15 @@ REFUSED: Final[tuple[Refused, ...]] = (
         ),
     ),
     (
+        "an operator's IPv6 network that is not routed",
+        config("operator.apiCidrs", ["fd00:1::/64"]),
+        Problem(
+            "honeydue:operator.apiCidrs[0]",
+            "is not a public network; the firewall only ever sees public addresses",
+            "pulumi config set -s prod --path 'honeydue:operator.apiCidrs[0]' <your address>/32",
+        ),
+    ),
+    (
         "a private ssh key",
         config("operator.sshPublicKey", "-----BEGIN OPENSSH PRIVATE KEY-----"),
         Problem(
