@@ -54,7 +54,7 @@ def test_flexible_needs_no_certificate() -> None:
 def test_strict_makes_a_certificate_of_fifteen_years_for_every_name() -> None:
     strict = variant(ssl="strict")
     certificate = strict.one("OriginCaCertificate")
-    assert certificate.inputs["hostnames"] == list(HOSTS)
+    assert certificate.inputs["hostnames"] == sorted(HOSTS)  # Cloudflare's own order
     assert certificate.inputs["requestedValidity"] == 5475
     assert certificate.inputs["requestType"] == "origin-ecc"
     assert certificate.protect is True
@@ -95,7 +95,7 @@ def test_a_new_range_is_taken_over() -> None:
         ([*PINNED, "104.16.0.1/13"], "has '104.16.0.1/13', which is not a network"),
         (
             [*PINNED, *(f"199.{i}.0.0/16" for i in range(MOST))],
-            "has 222 networks, 22 of the 22 known ones",
+            "has 122 networks, 22 of the 22 known ones",
         ),
     ],
 )
