@@ -6,6 +6,7 @@ or failed. Everything else is grey or plain.
 
 from __future__ import annotations
 
+import difflib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,6 +49,7 @@ MARKS: Mapping[Op, tuple[str, str]] = {
     Op.REFRESH: ("~", "dim"),
 }
 SECONDS_BETWEEN_NEWS = 20.0
+LINES_OF_TEXT = 40
 DONE: Mapping[Op, str] = {
     Op.CREATE: "created",
     Op.UPDATE: "updated",
@@ -255,7 +257,24 @@ def diff_lines(tree: Tree) -> Iterator[Text]:
         mark, colour = MARKS[row.op]
         yield Text(f"{mark} {short_type(row.type)}  {row.name}", style=colour)
         for change in row.diff:
-            yield Text(f"    {property_line(change)}")
+            for line in property_lines(change):
+                yield Text(f"    {line}")
+
+
+def property_lines(change: PropertyChange) -> list[str]:
+    """Texts of several lines (values of a chart, a script) by the lines that differ."""
+    old, new = change.old, change.new
+    if not (isinstance(old, str) and isinstance(new, str) and "\n" in old + new):
+        return [property_line(change)]
+    differing = [
+        f"    {line[:100]}"
+        for line in difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm="")
+        if not line.startswith(("---", "+++", "@@"))
+    ]
+    left = len(differing) - LINES_OF_TEXT
+    more = [f"    … and {left} lines more"] if left > 0 else []
+    note = "  (forces replacement)" if change.replaces else ""
+    return [f"~ {change.path}:{note}", *differing[:LINES_OF_TEXT], *more]
 
 
 def property_line(change: PropertyChange) -> str:
