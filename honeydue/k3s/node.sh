@@ -175,9 +175,43 @@ remove_predecessor() {
     pause 5
     waited=$((waited + 5))
   done
+  drop_lost_claims "$peer" "${as_admin[@]}"
   rm -rf "$pair"
   trap - EXIT
 }
+
+# local-path volumes lie on a node's own disk. On a new disk they are gone, and a claim that names one
+# keeps its pod (Redis) waiting for ever, on a node that is otherwise well. Without claim and pod the
+# StatefulSet makes both anew. A volume whose folder is still here (etcd's data alone was removed, to
+# join again after a restore) stays.
+drop_lost_claims() {
+  local peer="$1" claims namespace claim path
+  shift # the rest is how to ask as admin
+  if ! claims="$(ask "$peer" /api/v1/persistentvolumes "$@" | python3 -c "$LOCAL_CLAIMS" "$NODE_NAME")"; then
+    log "$peer does not list its volumes: claims of lost ones, if any, stay"
+    return 0
+  fi
+  while read -r namespace claim path; do
+    if [ -z "$claim" ] || [ -e "$root$path" ]; then continue; fi
+    log "dropping the claim $namespace/$claim: its volume was on the predecessor's disk"
+    for gone in "persistentvolumeclaims/$claim" "pods?fieldSelector=spec.nodeName%3D$NODE_NAME&gracePeriodSeconds=0"; do
+      ask "$peer" "/api/v1/namespaces/$namespace/$gone" "$@" --request DELETE --output /dev/null || true
+    done
+  done <<<"$claims"
+}
+
+# Lines of "namespace claim path" from a list of PersistentVolumes, for those bound to one node.
+LOCAL_CLAIMS='
+import json, sys
+for volume in json.load(sys.stdin)["items"]:
+    spec = volume["spec"]
+    path = (spec.get("local") or spec.get("hostPath") or {}).get("path")
+    terms = spec.get("nodeAffinity", {}).get("required", {}).get("nodeSelectorTerms", [])
+    rules = [rule for term in terms for rule in term.get("matchExpressions", [])]
+    nodes = [rule["values"] for rule in rules if rule["key"] == "kubernetes.io/hostname"]
+    if path and nodes == [[sys.argv[1]]] and "claimRef" in spec:
+        print(spec["claimRef"]["namespace"], spec["claimRef"]["name"], path)
+'
 
 # K3s names its etcd members <node>-<8 hex digits>. An answer that cannot be had decides nothing:
 # K3s itself refuses to join under a name that is taken.

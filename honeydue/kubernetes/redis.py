@@ -1,8 +1,9 @@
 """Redis: the cache, and the queue between api and worker. In the cluster unless one is configured.
 
 It keeps its data (append-only file, fsync each second) on the disk of the node where it first ran:
-K3s' local-path volumes do not move. So when that *node* is lost, the queue's last tasks are lost
-with it, and the pod stays Pending until the claim is dropped by hand:
+K3s' local-path volumes do not move. So when that *node* is lost or replaced, the queue's last tasks
+are lost with it. The node's successor drops the claim as it joins (node.sh), and Redis begins anew;
+until then the pod is Pending, unless the claim is dropped by hand:
 
     kubectl -n honeydue delete pvc data-redis-0 && kubectl -n honeydue delete pod redis-0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -327,6 +328,47 @@ def test_a_failed_first_join_through_a_dead_peer_is_forgotten(with_ca: Machine) 
     stale.write_text("server: https://10.10.1.13:6443\n")
     with_ca.answer("10.10.1.11/ping", "pong")
     with_ca.run("join")
+    assert with_ca.drop_in("20-join.yaml") == JOINED
+
+
+def volume(claim: str, node: str, path: str) -> dict[str, object]:
+    hostname = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+    return {
+        "spec": {
+            "local": {"path": path},
+            "claimRef": {"namespace": "honeydue", "name": claim},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [hostname]}]}},
+        }
+    }
+
+
+def test_claims_of_volumes_that_were_on_the_old_disk_are_dropped_with_their_pods(
+    with_ca: Machine,
+) -> None:
+    (with_ca.root / "storage/kept").mkdir(parents=True)
+    volumes = [
+        volume("data-redis-0", "honeydue-2", "/storage/lost"),
+        volume("kept", "honeydue-2", "/storage/kept"),
+        volume("elsewhere", "honeydue-1", "/storage/elsewhere"),
+        {"spec": {"nfs": {"path": "/x"}, "claimRef": {"namespace": "a", "name": "b"}}},
+    ]
+    with_ca.answer("10.10.1.11/ping", "pong")
+    with_ca.answer("10.10.1.11/api/v1/persistentvolumes", json.dumps({"items": volumes}))
+    result = with_ca.run("join")
+    assert result.returncode == 0, result.stderr
+    here = "10.10.1.11_api_v1_namespaces_honeydue_"
+    assert (with_ca.root / "deleted").read_text().splitlines() == [
+        f"{here}persistentvolumeclaims_data-redis-0",
+        f"{here}pods?fieldSelector=spec.nodeName%3Dhoneydue-2&gracePeriodSeconds=0",
+    ]
+
+
+def test_a_peer_that_lists_no_volumes_does_not_keep_a_node_from_joining(with_ca: Machine) -> None:
+    with_ca.answer("10.10.1.11/ping", "pong")
+    with_ca.answer("10.10.1.11/api/v1/persistentvolumes", "<html>")
+    result = with_ca.run("join")
+    assert result.returncode == 0, result.stderr
+    assert "claims of lost ones, if any, stay" in result.stdout
     assert with_ca.drop_in("20-join.yaml") == JOINED
 
 
