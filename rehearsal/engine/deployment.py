@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rehearsal import providers
@@ -29,9 +30,11 @@ from rehearsal.engine.registration import Registrar
 from rehearsal.engine.run import LoadProvider, Run
 from rehearsal.engine.secrets import Crypter, open_crypter
 from rehearsal.engine.state import (
+    DAMAGED,
     Backend,
     Checkpoint,
     Resource,
+    Unsaved,
     deployment_from_json,
     deployment_to_json,
     resource_to_json,
@@ -132,7 +135,10 @@ class Deployment:
             )
         raw = exported["deployment"]
         with self.backend.lock(self.project.name, self.stack):
-            crypter, checkpoint = self._opened(raw)
+            try:
+                crypter, checkpoint = self._decrypted(raw)
+            except DAMAGED as error:
+                raise EngineError(f"stack import: the deployment is damaged ({error})") from error
             resources = [resource_to_json(r, crypter) for r in checkpoint.resources]
             pending = [
                 {"resource": resource_to_json(p.resource, crypter), "type": p.type}
@@ -144,7 +150,7 @@ class Deployment:
 
     def outputs(self) -> Properties:
         """The last run's stack outputs, decrypted, secrets as `values.Secret`."""
-        _, checkpoint = self._opened(self.backend.load(self.project.name, self.stack))
+        _, checkpoint = self._opened()
         return next((r.outputs for r in checkpoint.resources if r.type == STACK_TYPE), {})
 
     def history(self) -> list[dict[str, Any]]:
@@ -152,18 +158,39 @@ class Deployment:
         return self.backend.history(self.project.name, self.stack)
 
     def cancel(self) -> int:
-        """Removes the locks of this stack and says how many there were."""
-        return self.backend.cancel(self.project.name, self.stack)
+        """Removes the locks of this stack and says how many there were. What a killed run had
+        noted becomes part of the checkpoint, so that the real CLI finds it there too."""
+        names = self.project.name, self.stack
+        removed = self.backend.cancel(*names)
+        if (raw := self.backend.unfolded(*names)) is not None:
+            self.backend.save(*names, raw)
+        return removed
 
-    def _opened(self, raw: dict[str, Any] | None) -> tuple[Crypter, Checkpoint]:
+    def _opened(self) -> tuple[Crypter, Checkpoint]:
+        raw = self.backend.load(self.project.name, self.stack)
+        try:
+            return self._decrypted(raw or {})
+        except DAMAGED as error:
+            raise self.backend.damaged(self.project.name, self.stack, error) from error
+
+    def _decrypted(self, raw: dict[str, Any]) -> tuple[Crypter, Checkpoint]:
         """The state, decrypted, and the crypter to save it with: the stack file's, as the CLI has
         it; else the state's own; else, for a stack that never ran, a new one kept in the state."""
         salt = StackFile.load(self.project, self.stack).salt
-        kept = ((raw or {}).get("secrets_providers") or {}).get("state", {}).get("salt")
-        crypter = open_crypter(salt or kept)
-        # An imported state may have been sealed under another salt; the passphrase is the same.
-        opener = crypter if kept in (None, crypter.salt) else open_crypter(kept)
-        return crypter, deployment_from_json(raw or {}, opener)
+        kept = (raw.get("secrets_providers") or {}).get("state", {}).get("salt")
+        crypter = opener = open_crypter(salt or kept)
+        if kept not in (None, crypter.salt):
+            # An imported state may have been sealed under another salt, with the same passphrase.
+            try:
+                opener = open_crypter(kept)
+            except EngineError as error:
+                file = self.project.stack_file(self.stack).name
+                raise EngineError(
+                    f"the passphrase opens {file}, but not the stack's state, which was sealed "
+                    f"with another one: take the `encryptionsalt:` of {file} back from the "
+                    "repository, and use its passphrase"
+                ) from error
+        return crypter, deployment_from_json(raw, opener)
 
     # --- one run -------------------------------------------------------------------------------
 
@@ -180,14 +207,14 @@ class Deployment:
         with nullcontext() if dry_run else self.backend.lock(*names):
             started, clock = int(time.time()), time.monotonic()
             file = StackFile.load(self.project, self.stack)
-            crypter, before = self._opened(self.backend.load(*names))
+            crypter, before = self._opened()
             configuration = Configuration.of(self.project, file, crypter)
-            save = None if dry_run else (lambda raw: self.backend.save(*names, raw))
+            save = None if dry_run else partial(self.backend.save, *names)
             run = Run(
                 project=self.project.name,
                 stack=self.stack,
                 configuration=configuration,
-                journal=Journal(before, crypter, save),
+                journal=Journal(before, crypter, save, partial(self.backend.note, *names)),
                 listener=on_event,
                 load_provider=self._load_provider,
                 parallel=self.parallel,
@@ -233,7 +260,10 @@ class Deployment:
                     "endTime": int(time.time()),
                     "resourceChanges": dict(run.changes),
                 }
-                self.backend.record(self.project.name, self.stack, record)
+                try:
+                    self.backend.record(self.project.name, self.stack, record)
+                except Unsaved as error:
+                    run.warn(f"the run is saved, but not in the history: {error}")
 
     def _program(self, run: Run) -> None:
         before = run.journal.resources
@@ -317,7 +347,7 @@ def _refresh_one(run: Run, old: Resource) -> None:
             if error.outputs is None:
                 raise
             found = plain(old.inputs), error.outputs  # there, but still not ready
-            errors: tuple[str, ...] = (str(error),)
+            errors: tuple[str, ...] = (run.redaction.text(str(error)),)
         else:
             errors = ()
         if found is None:

@@ -118,6 +118,7 @@ class Monitor:
         component = run.journal.new(request.urn)
         if component is not None:
             outputs = decode(request.outputs)
+            run.redaction.learn(outputs)
             if not run.dry_run:
                 # After a failure some outputs were never known: what they last were still holds.
                 old = component.outputs
@@ -199,7 +200,7 @@ class Monitor:
     def Log(self, request: engine_pb2.LogRequest) -> empty_pb2.Empty:  # noqa: N802
         match request.severity:
             case engine_pb2.ERROR:
-                self._run.errors.append(request.message)
+                self._run.errors.append(self._run.redaction.text(request.message))
                 self._run.emit(events.Diagnostic(request.urn, "error", request.message))
             case engine_pb2.WARNING:
                 self._run.warn(request.message, request.urn)

@@ -8,18 +8,20 @@ because the CLI too starts a fresh interpreter for each run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import io
 import os
 import runpy
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pulumi
+from pulumi.runtime.proto import engine_pb2
 
 from rehearsal.engine.project import Configuration, Project
 
@@ -54,7 +56,8 @@ def run_program(
         pulumi.runtime.configure(settings)
 
     main = project.root / "__main__.py"
-    with _as_main(project.root):
+    said = _Said(monitor)
+    with _as_main(project.root), contextlib.closing(said), contextlib.redirect_stdout(said):
         return contextvars.Context().run(_run, main, configure)
 
 
@@ -102,7 +105,26 @@ def _traceback(error: Exception, main: Path) -> str:
     return "Traceback (most recent call last):\n" + "".join(lines).rstrip()
 
 
-@contextmanager
+class _Said(io.TextIOBase):
+    """What the program prints: each line is an info of the run, as in the CLI, so that the engine's
+    own output (`preview --json`) stays whole."""
+
+    def __init__(self, monitor: Any) -> None:
+        self._monitor, self._line = monitor, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            info = engine_pb2.LogRequest(severity=engine_pb2.INFO, message=line)
+            self._monitor.Log(info)
+        return len(text)
+
+    def close(self) -> None:
+        if self._line:
+            self.write("\n")
+
+
+@contextlib.contextmanager
 def _as_main(root: Path) -> Iterator[None]:
     """Working folder, sys.path and sys.argv as `python __main__.py` in the project has them."""
     folder, argv, path, loaded = Path.cwd(), sys.argv, list(sys.path), set(sys.modules)

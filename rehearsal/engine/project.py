@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -31,14 +31,39 @@ _Loader.add_implicit_resolver(
 )
 
 
+# A configuration has hundreds of values; one that anchors blow up to more is no configuration.
+_MOST_VALUES: Final = 100_000
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        loaded = yaml.load(path.read_text(), _Loader)
+        loader = _Loader(path.read_text())
+        node = loader.get_single_node()
+        if node is not None and _expanded(node, {}) > _MOST_VALUES:
+            raise EngineError(f"{path}: its anchors expand to more than {_MOST_VALUES:,} values")
+        loaded = None if node is None else loader.construct_document(node)
+    except OSError as error:
+        raise EngineError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise EngineError(f"{path}: no valid YAML: {error}") from error
-    if not isinstance(loaded or {}, dict):
-        raise EngineError(f"{path}: must be a mapping of keys to values")
-    return loaded or {}
+    except RecursionError as error:
+        raise EngineError(f"{path}: nested too deep, or an anchor contains itself") from error
+    loaded = {} if loaded is None else loaded
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("config") or {}, dict):
+        raise EngineError(f"{path}: it and its `config:` must be mappings of keys to values")
+    return loaded
+
+
+def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node comes to when its aliases are written out."""
+    if id(node) not in known:
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in parts)
+    return known[id(node)]
 
 
 @dataclass(frozen=True)
@@ -104,16 +129,17 @@ class Configuration:
 
     values: dict[str, str]
     secret_keys: frozenset[str]
+    secrets: tuple[str, ...] = field(repr=False)  # each that was encrypted, in clear
 
     @staticmethod
     def of(project: Project, file: StackFile, crypter: Crypter) -> Configuration:
-        values, secret_keys = {}, set()
+        values, secret_keys, secrets = {}, set(), list[str]()
         for key, raw in {**project.config, **file.config}.items():
-            value, secret = _decrypted(raw, key, crypter)
-            values[key] = _as_string(value)
-            if secret:
+            known = len(secrets)
+            values[key] = _as_string(_decrypted(raw, key, crypter, secrets))
+            if len(secrets) > known:
                 secret_keys.add(key)
-        return Configuration(values, frozenset(secret_keys))
+        return Configuration(values, frozenset(secret_keys), tuple(secrets))
 
     @property
     def masked(self) -> dict[str, str]:
@@ -129,18 +155,18 @@ class Configuration:
         return "*" in disabled or package in disabled
 
 
-def _decrypted(value: Any, place: str, crypter: Crypter) -> tuple[Any, bool]:
-    """A secret may stand for a whole value or deep inside an object: `{secure: v1:…}`."""
+def _decrypted(value: Any, place: str, crypter: Crypter, found: list[str]) -> Any:
+    """A secret may stand for a whole value or deep inside an object: `{secure: v1:…}`. Each is
+    added to `found`."""
     match value:
         case {"secure": str(ciphertext)} if len(value) == 1:
-            return crypter.decrypt(ciphertext, place), True
+            found.append(crypter.decrypt(ciphertext, place))
+            return found[-1]
         case dict():
-            parts = {k: _decrypted(v, f"{place}.{k}", crypter) for k, v in value.items()}
-            return {k: v for k, (v, _) in parts.items()}, any(s for _, s in parts.values())
+            return {k: _decrypted(v, f"{place}.{k}", crypter, found) for k, v in value.items()}
         case list():
-            items = [_decrypted(v, f"{place}[{i}]", crypter) for i, v in enumerate(value)]
-            return [v for v, _ in items], any(s for _, s in items)
-    return value, False
+            return [_decrypted(v, f"{place}[{i}]", crypter, found) for i, v in enumerate(value)]
+    return value
 
 
 def _as_string(value: Any) -> str:

@@ -23,9 +23,10 @@ from rehearsal.engine.events import Listener, Op, PropertyChange
 from rehearsal.engine.journal import Journal
 from rehearsal.engine.project import Configuration
 from rehearsal.engine.provider import Context, Properties, Provider, ProviderError
-from rehearsal.engine.state import Resource, now
+from rehearsal.engine.redaction import Redaction
+from rehearsal.engine.state import Resource, Unsaved, now
 from rehearsal.engine.steps import PROVIDER_PREFIX, package_of, view
-from rehearsal.engine.values import UNKNOWN_SENTINEL, mark_secrets, plain
+from rehearsal.engine.values import UNKNOWN_SENTINEL, Secret, mark_secrets, plain
 
 LoadProvider = Callable[[str, Properties], Provider]
 # (kind such as "before-update", names, old, new) -> runs them; raises when a before hook refuses.
@@ -37,7 +38,7 @@ class StepFailed(Exception):  # noqa: N818 - an outcome; the error was reported
 
 
 class Cancelled(Exception):  # noqa: N818 - an outcome, no error
-    """Ctrl-C: no new step starts."""
+    """Ctrl-C, or a state that cannot be saved: no new step starts."""
 
 
 @dataclass
@@ -71,6 +72,11 @@ class Run:
         self.errors: list[str] = []
         self.failed: set[str] = set()  # URNs that failed, or were skipped because of one that did
         self.outputs: Properties = {}
+        self._unsaved = False  # the state cannot be written: no further step may begin
+        self.redaction = Redaction()
+        self.redaction.learn([Secret(text) for text in configuration.secrets])
+        for resource in journal.remaining:
+            self.redaction.learn((resource.inputs, resource.outputs))
         self._listener, self._load = listener, load_provider
         self._lock = threading.RLock()
         self._slots = threading.BoundedSemaphore(parallel)
@@ -85,21 +91,21 @@ class Run:
 
     def emit(self, event: events.Event) -> None:
         with self._lock:
-            self._listener(event)
+            self._listener(self.redaction.event(event))
 
     def error(self, message: str, urn: str = "") -> None:
         """An error of no step (a wrong input, a failing program)."""
         with self._lock:
-            self.errors.append(message)
+            self.errors.append(self.redaction.text(message))
             if urn:
                 self.failed.add(urn)
-            self._listener(events.Diagnostic(urn, "error", message))
+            self.emit(events.Diagnostic(urn, "error", message))
 
     def warn(self, message: str, urn: str = "") -> None:
         self.emit(events.Diagnostic(urn, "warning", message))
 
     def stop_if_cancelled(self) -> None:
-        if self.cancelled.is_set():
+        if self.cancelled.is_set() or self._unsaved:
             raise Cancelled
 
     @contextmanager
@@ -134,6 +140,7 @@ class Run:
             try:
                 yield outcome
             except (ProviderError, EngineError) as error:
+                self._unsaved = self._unsaved or isinstance(error, Unsaved)
                 self._step_failed(subject.urn, op, str(error))
                 raise StepFailed from error
             except Exception as error:
@@ -147,7 +154,7 @@ class Run:
 
     def _step_failed(self, urn: str, op: Op, message: str) -> None:
         with self._lock:
-            self.errors.append(f"{urn}: {message}")
+            self.errors.append(f"{urn}: {self.redaction.text(message)}")
             self.failed.add(urn)
             self.emit(events.ResourceFailed(urn, op, message))
 
@@ -284,7 +291,9 @@ class Run:
         self, new: Resource, id_: str, outputs: Properties, init_errors: tuple[str, ...] = ()
     ) -> Resource:
         marked = mark_secrets(outputs, new.inputs, new.additional_secret_outputs)
-        return dataclasses.replace(new, id=id_, outputs=marked, init_errors=init_errors)
+        self.redaction.learn(marked)
+        told = tuple(map(self.redaction.text, init_errors))
+        return dataclasses.replace(new, id=id_, outputs=marked, init_errors=told)
 
     def read(self, new: Resource) -> Resource:
         """`Resource.get`: someone else's resource, read and never changed or deleted."""
@@ -351,22 +360,17 @@ class Run:
     def backwards(self, resources: Sequence[Resource], act: Callable[[Resource], None]) -> None:
         """Calls `act` on each, dependents before what they depend on; after a failure or Ctrl-C
         only on what does not wait for the one that failed."""
-        waiting = list(resources)
+        by_urn: dict[str, list[Resource]] = {}
+        for resource in resources:
+            by_urn.setdefault(resource.urn, []).append(resource)
+        blocked = Counter(urn for r in resources for urn in r.references)  # by how many
+        ready = [r for r in resources if not blocked[r.urn]]
         running: dict[concurrent.futures.Future[None], Resource] = {}
-        kept: list[Resource] = []  # failed, or needed by one that failed
         with concurrent.futures.ThreadPoolExecutor(self.parallel) as pool:
-            while waiting or running:
-                blockers = [*waiting, *running.values(), *kept]
-                ready = [
-                    r
-                    for r in waiting
-                    if not any(r.urn in b.references for b in blockers if b is not r)
-                ]
-                for resource in ready:
-                    waiting.remove(resource)
-                    running[pool.submit(act, resource)] = resource
-                if not running:
-                    return  # all that is left is needed by one that was kept
+            # What is needed by one that failed never becomes ready.
+            while ready or running:
+                running.update((pool.submit(act, resource), resource) for resource in ready)
+                ready = []
                 done, _ = concurrent.futures.wait(
                     running, return_when=concurrent.futures.FIRST_COMPLETED
                 )
@@ -375,7 +379,10 @@ class Run:
                     try:
                         future.result()
                     except (StepFailed, Cancelled):
-                        kept.append(resource)
+                        continue
+                    blocked.subtract(resource.references)
+                    freed = (urn for urn in sorted(resource.references) if not blocked[urn])
+                    ready += [r for urn in freed for r in by_urn.get(urn, ())]
 
 
 def protected_message(urn: str) -> str:

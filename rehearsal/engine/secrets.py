@@ -99,7 +99,7 @@ def open_crypter(salt_line: str | None) -> Crypter:
         salt = b64decode(encoded, validate=True)
         if version != "v1":
             raise ValueError(version)
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:
         raise EngineError(
             "encryptionsalt: not of the form v1:<salt>:<check>; take the line from the repository"
         ) from error

@@ -2,6 +2,7 @@
 
     .pulumi/meta.yaml                                            version: 1
     .pulumi/stacks/<project>/<stack>.json (+ .bak)               the checkpoint, the save before it
+    .pulumi/stacks/<project>/<stack>.json.wal                    while a run is at work: see `wal`
     .pulumi/locks/organization/<project>/<stack>/<uuid>.json     who is at work
     .pulumi/history/<project>/<stack>/<stack>-<ns>.history.json  one per run, with .checkpoint.json
     .pulumi/backups/<project>/<stack>/<stack>.<ns>.json          the checkpoint after each run
@@ -19,13 +20,14 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from rehearsal.engine import values
+from rehearsal.engine import values, wal
 from rehearsal.engine.errors import EngineError
 from rehearsal.engine.provider import UNKNOWN, Properties, Unknown
 from rehearsal.engine.secrets import Crypter
@@ -84,7 +86,7 @@ class Resource:
     def provider_urn(self) -> str:
         return self.provider.rpartition("::")[0]
 
-    @property
+    @cached_property
     def references(self) -> frozenset[str]:
         """URNs that must be made before this one and outlive it."""
         by_property = (urn for urns in self.property_dependencies.values() for urn in urns)
@@ -221,15 +223,16 @@ def deployment_to_json(
 
 
 def deployment_from_json(raw: Mapping[str, Any], crypter: Crypter) -> Checkpoint:
-    """Raises EngineError when a resource refers to one that does not stand before it."""
+    """Raises ValueError, LookupError, TypeError or AttributeError for what is no deployment, and
+    EngineError for a secret that does not open."""
     resources = tuple(resource_from_json(r, crypter) for r in raw.get("resources") or ())
     seen: set[str] = set()
     for resource in resources:
         missing = resource.references - seen
         if missing and not resource.delete:  # what is left of a replacement may outlive the rest
-            raise EngineError(
+            raise ValueError(
                 f"snapshot integrity failure: {resource.urn} refers to {min(missing)}, which does "
-                "not stand before it in the state; restore a backup with `stack import`"
+                "not stand before it"
             )
         seen.add(resource.urn)
     pending = tuple(
@@ -239,21 +242,25 @@ def deployment_from_json(raw: Mapping[str, Any], crypter: Crypter) -> Checkpoint
     return Checkpoint(resources, pending)
 
 
+class Unsaved(EngineError):  # noqa: N818 - what it is, to whoever stops because of it
+    """Nothing could be written: the old content stands, and the run must not go on."""
+
+
 def write_atomically(path: Path, content: str, *, keep: Path | None = None) -> None:
     """After a crash at any moment `path` holds the old content or the new one, whole.
 
-    `keep` is given the old content; it is linked first, so that `path` is never missing.
+    `keep` is given the old content; it is linked first, so that `path` is never missing. Raises
+    Unsaved.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    fresh, link = (path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp") for _ in range(2))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with fresh.open("w") as file:
             os.fchmod(file.fileno(), 0o600)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         if keep is not None and path.exists():
-            link = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
             os.link(path, link)
             os.replace(link, keep)
         os.replace(fresh, path)
@@ -263,11 +270,38 @@ def write_atomically(path: Path, content: str, *, keep: Path | None = None) -> N
         finally:
             os.close(folder)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise EngineError(
-            f"cannot save the state {path}: {error.strerror}. Free some space or mend the rights, "
-            "then run `refresh` and `up`"
-        ) from error
+        for left in (fresh, link):
+            with suppress(OSError):
+                left.unlink()
+        raise _unsaved(path, error) from error
+
+
+def _unsaved(path: Path, error: OSError) -> Unsaved:
+    return Unsaved(
+        f"cannot write {path}: {error.strerror}. What was saved before is whole. Free some "
+        f"space on the disk of {path.parent}, or mend the rights of that folder, and run the "
+        "same again: it goes on where this run stopped"
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+# What a file that is no checkpoint raises when it is read as one.
+DAMAGED: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+def _deployment_in(path: Path) -> dict[str, Any]:
+    raw = json.loads(path.read_text())
+    if not isinstance(raw, dict) or not isinstance(raw.get("checkpoint"), dict):
+        raise ValueError("no checkpoint of a stack")
+    if raw.get("version") != 3:
+        raise ValueError(f"checkpoint version {raw.get('version')!r}, and this engine knows 3")
+    latest = raw["checkpoint"].get("latest") or {}
+    if not isinstance(latest, dict) or not isinstance(latest.get("resources") or [], list):
+        raise ValueError("`latest` is no deployment")
+    return latest
 
 
 @dataclass(frozen=True)
@@ -280,26 +314,34 @@ class Backend:
         return self.root / ".pulumi" / "stacks" / project / f"{stack}.json"
 
     def load(self, project: str, stack: str) -> dict[str, Any] | None:
-        """The deployment as JSON, None for a stack that never ran."""
+        """The deployment as JSON, None for a stack that never ran. Raises EngineError."""
         path = self.path(project, stack)
-        if not path.exists():
-            return None
         try:
-            raw = json.loads(path.read_text())
-            if raw["version"] != 3:
-                raise EngineError(f"{path}: checkpoint version {raw['version']}, not 3")
-            return raw["checkpoint"].get("latest") or {}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            backup = path.with_name(path.name + ".bak")
-            if not backup.exists():
-                raise EngineError(
-                    f"the state file {path} is damaged ({error}), and there is no backup beside it"
-                ) from error
-            when = datetime.fromtimestamp(backup.stat().st_mtime, UTC).isoformat(timespec="seconds")
-            raise EngineError(
-                f"the state file {path} is damaged ({error}). The save before it, of {when}, is "
-                f"whole if it can be read; to go back to it: cp {backup} {path}, then `refresh`"
-            ) from error
+            return self._folded(path, _deployment_in(path))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise EngineError(f"cannot read the state {path}: {error.strerror}") from error
+        except DAMAGED as error:
+            raise self.damaged(project, stack, error) from error
+
+    def damaged(self, project: str, stack: str, cause: Exception) -> EngineError:
+        """The refusal of a state that cannot be read, with the way back to the newest that can."""
+        path = self.path(project, stack)
+        backups = sorted(self._backups(project, stack).glob("*.json"), reverse=True)
+        for backup in (path.with_name(path.name + ".bak"), *backups):
+            with suppress(OSError, *DAMAGED):
+                _deployment_in(backup)
+                when = datetime.fromtimestamp(backup.stat().st_mtime, UTC)
+                mend = (
+                    f"The newest save that is whole is of {when:%Y-%m-%d %H:%M:%S} UTC; to go back "
+                    f"to it:\n  cp {backup} {path}\nthen `refresh`, then `up`"
+                )
+                break
+        else:
+            mend = "There is no backup that is whole: bring one back from elsewhere"
+        said = f"{type(cause).__name__}: {cause}" if isinstance(cause, LookupError) else str(cause)
+        return EngineError(f"the state file {path} is damaged ({said}). {mend}")
 
     def save(self, project: str, stack: str, deployment: dict[str, Any]) -> None:
         meta = self.root / ".pulumi" / "meta.yaml"
@@ -309,11 +351,68 @@ class Backend:
         path = self.path(project, stack)
         content = json.dumps({"version": 3, "checkpoint": checkpoint}, separators=(",", ":"))
         write_atomically(path, content, keep=path.with_name(path.name + ".bak"))
+        self._wal(path).unlink(missing_ok=True)
+
+    def note(self, project: str, stack: str, entry: wal.Entry) -> None:
+        """Adds to what was saved: the state is that and every entry since. Durable on return."""
+        path = self.path(project, stack)
+        log = self._wal(path)
+        try:
+            if not log.exists():
+                write_atomically(log, wal.header(_digest(path)))
+            with log.open("r+") as file:
+                end = file.seek(0, os.SEEK_END)
+                try:
+                    file.write(wal.line(entry))
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(end)
+                    raise
+        except OSError as error:
+            raise _unsaved(log, error) from error
+
+    def unfolded(self, project: str, stack: str) -> dict[str, Any] | None:
+        """The state with the log in it, when there is one; None: the checkpoint is all."""
+        there = self._wal(self.path(project, stack)).exists()
+        return self.load(project, stack) if there else None
+
+    @staticmethod
+    def _wal(checkpoint: Path) -> Path:
+        return checkpoint.with_name(checkpoint.name + wal.SUFFIX)
+
+    def _folded(self, path: Path, deployment: dict[str, Any]) -> dict[str, Any]:
+        """With what a run that was killed had noted. It may have been killed just after it saved
+        everything: then the log is that of the save before."""
+        log = self._wal(path)
+        if not log.exists():
+            return deployment
+        try:
+            digest, entries = wal.read(log.read_text())
+        except wal.DamagedError as error:
+            raise EngineError(
+                f"the log of a killed run, {log}, is damaged ({error}). Without it the state is as "
+                f"it was when that run began: mv {log} {log}.damaged, then `refresh`"
+            ) from error
+        if not entries:
+            return deployment
+        # Asked first: between its two renames a save leaves the old checkpoint as its own backup.
+        if digest == _digest(path):
+            return wal.fold(deployment, entries)
+        if digest != _digest(path.with_name(path.name + ".bak")):
+            raise EngineError(
+                f"{path} is not the state that the log of a killed run, {log}, belongs to. If it "
+                f"is the right one: mv {log} {log}.old, then `refresh`"
+            )
+        return deployment
 
     # --- history -------------------------------------------------------------------------------
 
     def _history(self, project: str, stack: str) -> Path:
         return self.root / ".pulumi" / "history" / project / stack
+
+    def _backups(self, project: str, stack: str) -> Path:
+        return self.root / ".pulumi" / "backups" / project / stack
 
     def record(self, project: str, stack: str, update: Mapping[str, Any]) -> None:
         """One finished run: its record, and the checkpoint that it left, twice as the CLI does."""
@@ -321,8 +420,7 @@ class Backend:
         entry = self._history(project, stack) / f"{stack}-{stamp}"
         write_atomically(Path(f"{entry}.history.json"), json.dumps(update, indent=4))
         write_atomically(Path(f"{entry}.checkpoint.json"), content)
-        backups = self.root / ".pulumi" / "backups" / project / stack
-        write_atomically(backups / f"{stack}.{stamp}.json", content)
+        write_atomically(self._backups(project, stack) / f"{stack}.{stamp}.json", content)
 
     def history(self, project: str, stack: str) -> list[dict[str, Any]]:
         """Newest first."""
@@ -364,21 +462,22 @@ class Backend:
 
 def _locked(locks: Sequence[Path], stack: str) -> str:
     lines = [
-        f"the stack is currently locked by {len(locks)} lock(s). Either wait for the other "
-        "process(es) to end or delete the lock file with `cancel`."
+        f"the stack is currently locked by {len(locks)} lock(s). Wait for the other run to end; "
+        f"or, if there is none, remove its lock: python -m rehearsal cancel --stack {stack}"
     ]
     for lock in locks:
         try:
             held = json.loads(lock.read_text())
             who = "{username}@{hostname} (pid {pid}) at {timestamp}".format(**held)
-        except (OSError, ValueError, KeyError):
+            gone = held["hostname"] == socket.gethostname() and not _alive(int(held["pid"]))
+        except (OSError, ValueError, LookupError, TypeError):
             lines.append(f"  {lock}: unreadable")
             continue
         lines.append(f"  {lock}: created by {who}")
-        if held["hostname"] == socket.gethostname() and not _alive(held["pid"]):
+        if gone:
             lines.append(
-                f"  That process is gone (killed?). `python -m rehearsal cancel --stack {stack}` "
-                "removes its lock; the next `up` goes on from what it had saved."
+                "  That process is gone (killed?): `cancel` is safe, and the next `up` goes on "
+                "from what it had saved."
             )
     return "\n".join(lines)
 

@@ -40,12 +40,18 @@ vendor.on_call = called
 class Saving(Backend):
     # The vendor is saved whenever the state is: what a call made is there, whoever dies then.
     def save(self, *args):
+        self.written(super().save, args)
+
+    def note(self, *args):
+        self.written(super().note, args)
+
+    def written(self, write, args):
         store.write_text(json.dumps(vendor.things))
-        done = {(o, n) for o, n in vendor.calls}
-        if moment == "unsaved" and (operation, name) in done:
+        due = (operation, name) in {(o, n) for o, n in vendor.calls}
+        if moment == "unsaved" and due:
             die()
-        super().save(*args)
-        if moment == "saved" and (operation, name) in done:
+        write(*args)
+        if moment == "saved" and due:
             die()
 
 project = Project.load(folder / "project")

@@ -1,0 +1,80 @@
+"""No text that leaves a run holds a secret that the run knows of.
+
+A provider's error may quote an input, a command may print its environment, the program may log what
+it should not. Every text of every event passes here, whoever wrote it. Values (inputs, outputs,
+diffs) do not: they carry their own marks (`values.Secret`), and a leak through a missing mark must
+be seen here as it would be with the real engine, which knows only marks too.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import threading
+from typing import Any, Final
+
+from rehearsal.engine.events import Diagnostic, Event, ResourceFailed, ResourceProgress
+from rehearsal.engine.values import Secret, plain
+
+# Shorter ones (a port, "true", a region) are no secrets of their own, and their masking would make
+# texts unreadable.
+SHORTEST: Final = 6
+MASK: Final = "[secret]"
+
+
+class Redaction:
+    """What is secret, as far as the run has seen; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: set[str] = set()
+        self._forms: list[str] | None = []  # as they may stand in a text, the longest first
+
+    def learn(self, value: Any) -> None:
+        """Remembers every text that stands in a `Secret` anywhere in `value`."""
+        found = {text for text in _texts(value, False) if len(text) >= SHORTEST}
+        with self._lock:
+            if not found <= self._known:
+                self._known |= found
+                self._forms = None  # worked out when a text comes
+
+    def text(self, text: str) -> str:
+        with self._lock:
+            if self._forms is None:
+                forms = {form for known in self._known for form in _forms(known)}
+                self._forms = sorted(forms, key=len, reverse=True)
+            forms_now = self._forms
+        for form in forms_now:
+            if form in text:
+                text = text.replace(form, MASK)
+        return text
+
+    def event(self, event: Event) -> Event:
+        match event:
+            case ResourceProgress():
+                return dataclasses.replace(event, line=self.text(event.line))
+            case ResourceFailed() | Diagnostic():
+                return dataclasses.replace(event, message=self.text(event.message))
+        return event
+
+
+def _texts(value: Any, secret: bool) -> list[str]:
+    match value:
+        case Secret():
+            return _texts(plain(value.value), True)
+        case dict():
+            return [text for item in value.values() for text in _texts(item, secret)]
+        case list() | tuple():
+            return [text for item in value for text in _texts(item, secret)]
+        case str():
+            return [value] if secret else []
+        case int() | float():
+            return [str(value)] if secret else []
+    return []
+
+
+def _forms(text: str) -> set[str]:
+    """Itself, and as JSON, Python and base64 write it."""
+    escaped = json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]
+    return {text, text.strip() or text, *escaped, base64.b64encode(text.encode()).decode()}
