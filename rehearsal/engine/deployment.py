@@ -261,7 +261,8 @@ class Deployment:
                     "resourceChanges": dict(run.changes),
                 }
                 try:
-                    self.backend.record(self.project.name, self.stack, record)
+                    steps = [step._asdict() for step in run.timeline]
+                    self.backend.record(self.project.name, self.stack, record, steps)
                 except Unsaved as error:
                     run.warn(f"the run is saved, but not in the history: {error}")
 

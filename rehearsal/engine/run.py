@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rehearsal.engine import events
 from rehearsal.engine.errors import EngineError
@@ -49,6 +50,15 @@ class Outcome:
     outputs: Properties = field(default_factory=dict)
 
 
+class Timed(NamedTuple):
+    """A step that ended well: when it began and ended, in seconds since the run did."""
+
+    urn: str
+    op: str
+    begin: float
+    end: float
+
+
 class Run:
     def __init__(
         self,
@@ -69,6 +79,8 @@ class Run:
         self.cancelled, self.targets = cancelled, targets
         self.run_hooks: RunHooks = lambda _kind, _names, _old, _new: None
         self.changes: Counter[str] = Counter()
+        self.timeline: list[Timed] = []
+        self._began = time.monotonic()
         self.errors: list[str] = []
         self.failed: set[str] = set()  # URNs that failed, or were skipped because of one that did
         self.outputs: Properties = {}
@@ -146,8 +158,17 @@ class Run:
             except Exception as error:
                 self._step_failed(subject.urn, op, f"{type(error).__name__}: {error}")
                 raise StepFailed from error
-            seconds = time.monotonic() - started
+            ended = time.monotonic()
+            seconds = ended - started
             with self._lock:
+                self.timeline.append(
+                    Timed(
+                        subject.urn,
+                        outcome.op.value,
+                        round(started - self._began, 4),
+                        round(ended - self._began, 4),
+                    )
+                )
                 if op.logical:
                     self.changes[outcome.op.value] += 1
                 self.emit(events.ResourceDone(subject.urn, outcome.op, outcome.outputs, seconds))

@@ -5,6 +5,7 @@
     .pulumi/stacks/<project>/<stack>.json.wal                    while a run is at work: see `wal`
     .pulumi/locks/organization/<project>/<stack>/<uuid>.json     who is at work
     .pulumi/history/<project>/<stack>/<stack>-<ns>.history.json  one per run, with .checkpoint.json
+        and .steps.json, which is ours
     .pulumi/backups/<project>/<stack>/<stack>.<ns>.json          the checkpoint after each run
 
 So `pulumi login file://…` opens what this engine wrote, and this engine what the CLI wrote.
@@ -263,6 +264,7 @@ def write_atomically(path: Path, content: str, *, keep: Path | None = None) -> N
         if keep is not None and path.exists():
             os.link(path, link)
             os.replace(link, keep)
+            link.unlink(missing_ok=True)  # a rename of one file to itself leaves both names
         os.replace(fresh, path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -414,18 +416,36 @@ class Backend:
     def _backups(self, project: str, stack: str) -> Path:
         return self.root / ".pulumi" / "backups" / project / stack
 
-    def record(self, project: str, stack: str, update: Mapping[str, Any]) -> None:
-        """One finished run: its record, and the checkpoint that it left, twice as the CLI does."""
+    def record(
+        self,
+        project: str,
+        stack: str,
+        update: Mapping[str, Any],
+        steps: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """One finished run: its record, and the checkpoint that it left, twice as the CLI does.
+        `steps`, when each one began and ended, are ours: a file beside, which the CLI passes by."""
         stamp, content = time.time_ns(), self.path(project, stack).read_text()
         entry = self._history(project, stack) / f"{stack}-{stamp}"
         write_atomically(Path(f"{entry}.history.json"), json.dumps(update, indent=4))
         write_atomically(Path(f"{entry}.checkpoint.json"), content)
+        write_atomically(Path(f"{entry}.steps.json"), json.dumps({"version": 1, "steps": steps}))
         write_atomically(self._backups(project, stack) / f"{stack}.{stamp}.json", content)
 
     def history(self, project: str, stack: str) -> list[dict[str, Any]]:
         """Newest first."""
         files = sorted(self._history(project, stack).glob("*.history.json"), reverse=True)
         return [json.loads(file.read_text()) for file in files]
+
+    def last_up(self, project: str, stack: str) -> list[dict[str, Any]]:
+        """The steps of the newest `up` that changed something: urn, op, begin, end (seconds)."""
+        for file in sorted(self._history(project, stack).glob("*.history.json"), reverse=True):
+            said = json.loads(file.read_text())
+            steps = Path(str(file).removesuffix(".history.json") + ".steps.json")
+            changed = said.get("resourceChanges", {}).keys() - {"same"}
+            if said.get("kind") == "update" and changed and steps.exists():
+                return list(json.loads(steps.read_text())["steps"])
+        return []
 
     # --- locks ---------------------------------------------------------------------------------
 
@@ -443,14 +463,15 @@ class Backend:
             "hostname": socket.gethostname(),
             "timestamp": now(),
         }
-        write_atomically(mine, json.dumps(holder))
         try:
+            write_atomically(mine, json.dumps(holder))
             others = [p for p in mine.parent.glob("*.json") if p != mine]
             if others:
                 raise EngineError(_locked(others, stack))
             yield
         finally:
-            mine.unlink(missing_ok=True)
+            with suppress(OSError):
+                mine.unlink()
 
     def cancel(self, project: str, stack: str) -> int:
         """Removes every lock of the stack, and says how many there were."""
