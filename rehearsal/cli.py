@@ -33,6 +33,7 @@ from rehearsal.lose import lose
 from rehearsal.page import print_page
 
 STACK = "rehearsal"
+KILLED = 128 + signal.SIGINT  # the shells' exit code
 # Wide enough for the tree where nobody tells a width (pipes, CI).
 PLAIN_WIDTH = 140
 
@@ -40,7 +41,10 @@ PLAIN_WIDTH = 140
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     console = Console(
-        soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH
+        file=sys.stdout,  # this one for good: what the program prints meanwhile goes elsewhere
+        soft_wrap=False,
+        highlight=False,
+        width=None if sys.stdout.isatty() else PLAIN_WIDTH,
     )
     verb: Callable[[argparse.Namespace, Console], int] = options.verb
     try:
@@ -163,8 +167,14 @@ def watch(
 
     def interrupted(_signal: int, _frame: object) -> None:
         if cancelled.is_set():
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            raise KeyboardInterrupt
+            # At once, whatever is under way: the state was written ahead, as for any kill -9.
+            console.show_cursor()
+            print(
+                "\nkilled. What was under way stands in the state; the next run, after `python -m "
+                f"rehearsal cancel --stack {options.stack}`, finds out what became of it",
+                file=sys.stderr,
+            )
+            os._exit(KILLED)
         cancelled.set()
         console.print(Text("stopping: what has begun is finished first; Ctrl-C again to kill"))
 

@@ -289,7 +289,7 @@ def property_line(change: PropertyChange) -> str:
 def closing(tree: Tree, show_outputs: bool = True) -> Iterator[Text]:
     """Diagnostics, outputs and the count, as they stand under every run."""
     errors = [row for row in tree.rows.values() if row.error]
-    said = [d for d in tree.diagnostics if d.severity in ("warning", "error")]
+    said = [d for d in tree.diagnostics if d.severity != "debug"]
     if errors or said:
         yield Text("\nDiagnostics", style="bold")
         for row in errors:
@@ -300,7 +300,7 @@ def closing(tree: Tree, show_outputs: bool = True) -> Iterator[Text]:
         for entry in said:
             if entry.message in known:
                 continue
-            colour = "red" if entry.severity == "error" else "yellow"
+            colour = {"error": "red", "warning": "yellow"}.get(entry.severity, "dim")
             name = entry.urn.rsplit("::", 1)[-1]
             head, *rest = entry.message.splitlines() or [""]
             yield Text(f"  {entry.severity}: ", style=colour) + Text(

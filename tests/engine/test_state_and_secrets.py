@@ -249,7 +249,7 @@ def test_a_damaged_state_names_its_backup_and_how_to_go_back(lab: Lab) -> None:
     path.write_text(path.read_text()[:100])
     with pytest.raises(EngineError) as refused:
         lab.preview()
-    assert f"cp {path}.bak {path}, then `refresh`" in str(refused.value)
+    assert f"\n  cp {path}.bak {path}\nthen `refresh`" in str(refused.value)
     os.replace(f"{path}.bak", path)
     assert lab.preview().ok
 
@@ -272,7 +272,7 @@ def test_a_write_that_fails_leaves_the_old_content(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(EngineError, match=r"No space left on device. Free some space"):
+    with pytest.raises(EngineError, match=r"No space left on device. .* Free some space"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -296,7 +296,7 @@ def test_the_lock_of_a_dead_process_says_so_and_cancel_removes_it(lab: Lab) -> N
     lock = lab.folder / "state/.pulumi/locks/organization/shop/dev/x.json"
     held = {"pid": dead.pid, "username": "op", "hostname": socket.gethostname(), "timestamp": "t"}
     write_atomically(lock, json.dumps(held))
-    with pytest.raises(EngineError, match=r"`python -m rehearsal cancel --stack dev` removes"):
+    with pytest.raises(EngineError, match=r"python -m rehearsal cancel --stack dev\n.*\n.*is gone"):
         lab.run("up")
     assert lab.deployment().cancel() == 1
     assert lab.run("up").ok
