@@ -28,9 +28,11 @@ from rehearsal.display import Terminal, Tree, mask, preview_digest
 from rehearsal.engine.deployment import Deployment, EngineError, Project, Result
 from rehearsal.engine.state import Backend
 from rehearsal.engine.values import Secret
+from rehearsal.graph import draw
 from rehearsal.home import REPOSITORY, Home
 from rehearsal.lose import lose
 from rehearsal.page import print_page
+from rehearsal.timeline import steps_of
 
 STACK = "rehearsal"
 KILLED = 128 + signal.SIGINT  # the shells' exit code
@@ -120,6 +122,9 @@ def parser() -> argparse.ArgumentParser:
     add("serve", serve_verb, "serve the stand-ins until Ctrl-C; prints the environment for pulumi")
     add("down", down, "end every process, keep the state")
     add("reset", reset, "end every process, forget the state and the stand-ins' contents")
+    graph_ = add("graph", graph, "draw the stack, its dependencies and its critical path (SVG)")
+    add_stack(graph_)
+    graph_.add_argument("-o", "--output", metavar="FILE", help="instead of standard output")
     lose_ = add("lose", lose_verb, "lose something behind the program's back")
     lose_.add_argument("what", choices=["server", "servers", "state"])
     lose_.add_argument("name", nargs="?", help="the server's name")
@@ -310,6 +315,21 @@ def stack_history(options: argparse.Namespace, console: Console) -> int:
         counts = ", ".join(f"{n} {op}" for op, n in sorted(update["resourceChanges"].items()))
         table.add_row(when(update["startTime"]), update["kind"], update["result"], counts)
     console.print(table)
+    return 0
+
+
+def graph(options: argparse.Namespace, console: Console) -> int:
+    engine = deployment(options, world=False)
+    steps = steps_of(engine.backend.last_up(engine.project.name, options.stack))
+    drawn = draw(engine.resources(), steps, options.stack)
+    if not options.output:
+        print(drawn, end="")
+        return 0
+    try:
+        Path(options.output).write_text(drawn)
+    except OSError as cause:
+        raise EngineError(f"--output {options.output}: {cause.strerror}") from None
+    console.print(f"drew {options.output}")
     return 0
 
 

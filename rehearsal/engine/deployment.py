@@ -153,6 +153,14 @@ class Deployment:
         _, checkpoint = self._opened()
         return next((r.outputs for r in checkpoint.resources if r.type == STACK_TYPE), {})
 
+    def resources(self) -> tuple[Resource, ...]:
+        """What the stack is made of, each after what it needs. Raises EngineError for a stack that
+        never ran."""
+        resources = self._opened()[1].resources
+        if not resources:
+            raise EngineError(f"the stack {self.stack!r} has no state yet: run `up` first")
+        return resources
+
     def history(self) -> list[dict[str, Any]]:
         """Newest first: the CLI's update records (kind, startTime, endTime, result, …)."""
         return self.backend.history(self.project.name, self.stack)
