@@ -306,7 +306,9 @@ class Hetzner:
                     break
             except (OSError, http.client.HTTPException, ValueError) as error:
                 seen = str(getattr(error, "reason", "") or error or type(error).__name__)
-        raise GateError(f"Hetzner's API cannot be asked ({verb} {path}: {seen}); try again later")
+        raise GateError(
+            f"Hetzner's API cannot be asked ({verb} {path}: {seen}); run `up` again when it answers"
+        )
 
 
 def _code(error: urllib.error.HTTPError) -> str:

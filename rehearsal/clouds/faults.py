@@ -18,8 +18,11 @@ KINDS: Final = {
     "status": "answers `status` with `code` and `message`; nothing is changed",
     "rate_limit": "answers 429 as the vendor does when the quota is used up",
     "timeout": "waits `seconds`, then closes the connection without an answer; nothing is changed",
+    "timeout_after_change": "makes the change, waits `seconds`, then closes the connection",
     "drop_before_change": "closes the connection at once; nothing is changed",
     "drop_after_change": "makes the change, then closes the connection without an answer",
+    "die_before_change": "ends the whole serving process by SIGKILL; nothing is changed",
+    "die_after_change": "makes the change, then ends the whole serving process by SIGKILL",
 }
 
 
@@ -28,7 +31,7 @@ class Fault:
     """One injected fault.
 
     `path` is a shell pattern that the path below the API's root must match (`/servers/*`);
-    `times` None means: until it is removed. `seconds` is of use to `timeout` only.
+    `times` None means: until it is removed. `seconds` is of use to the time-outs only.
     """
 
     kind: str

@@ -44,6 +44,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -429,8 +430,8 @@ class App:
             reply = route.handler(call)
         for effect in call.effects:
             effect()
-        if fault is not None and fault.kind == "drop_after_change":
-            raise _Drop
+        if fault is not None:
+            self._after(fault)
         return reply
 
     def _match(self, request: Request, call: Call) -> _Route | None:
@@ -492,6 +493,23 @@ class App:
                 raise _Drop
             case "drop_before_change":
                 raise _Drop
+            case "die_before_change":
+                _die()
+
+    def _after(self, fault: Fault) -> None:
+        """What a fault does once the change is on disk; returns when the answer is sent."""
+        match fault.kind:
+            case "timeout_after_change":
+                self._sleep(fault.seconds)
+                raise _Drop
+            case "drop_after_change":
+                raise _Drop
+            case "die_after_change":
+                _die()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 _CODES: Final = {500: "server_error", 502: "bad_gateway", 503: "unavailable", 504: "timeout"}

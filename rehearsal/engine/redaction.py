@@ -29,6 +29,7 @@ class Redaction:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: set[str] = set()
+        self._names: set[str] = set()
         self._forms: list[str] | None = []  # as they may stand in a text, the longest first
 
     def learn(self, value: Any) -> None:
@@ -39,10 +40,17 @@ class Redaction:
                 self._known |= found
                 self._forms = None  # worked out when a text comes
 
+    def name(self, urn: str) -> None:
+        """A resource's logical name is no secret, also where a secret value repeats it (a command's
+        whole environment is secret, and a node's name is in it): an error must name the node."""
+        with self._lock:
+            self._names.add(urn.rpartition("::")[2])
+            self._forms = None
+
     def text(self, text: str) -> str:
         with self._lock:
             if self._forms is None:
-                forms = {form for known in self._known for form in _forms(known)}
+                forms = {form for known in self._known - self._names for form in _forms(known)}
                 self._forms = sorted(forms, key=len, reverse=True)
             forms_now = self._forms
         for form in forms_now:

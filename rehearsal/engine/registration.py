@@ -70,6 +70,7 @@ class Registrar:
         """Does what is needed and returns the new resource. Raises StepFailed, Skipped, Bail and
         Cancelled; whatever went wrong is reported already."""
         run, new = self._run, goal.resource
+        run.redaction.name(new.urn)
         run.redaction.learn(new.inputs)
         run.stop_if_cancelled()
         self._claim(new.urn)

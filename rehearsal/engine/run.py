@@ -88,6 +88,7 @@ class Run:
         self.redaction = Redaction()
         self.redaction.learn([Secret(text) for text in configuration.secrets])
         for resource in journal.remaining:
+            self.redaction.name(resource.urn)
             self.redaction.learn((resource.inputs, resource.outputs))
         self._listener, self._load = listener, load_provider
         self._lock = threading.RLock()

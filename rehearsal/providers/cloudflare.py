@@ -439,9 +439,23 @@ class _OriginCaCertificate(Kind):
         return self.planned(inputs) | seen
 
     def create(self, client: sdk.Cloudflare, inputs: Properties, ctx: Context) -> Result:
-        del ctx
-        certificates = _raw(client.origin_ca_certificates)
-        return _result(certificates.create(**_snake(self.planned(inputs))))
+        # Never repeated by the client: each request that arrives is signed, and the answer that was
+        # lost would be a certificate that nobody knows of.
+        once = _raw(client.with_options(max_retries=0).origin_ca_certificates)
+        try:
+            return _result(once.create(**_snake(self.planned(inputs))))
+        except (sdk.APIConnectionError, sdk.InternalServerError):
+            with suppress(sdk.APIError):
+                made = self.made(client, inputs)
+                if made is not None:
+                    ctx.progress("the answer was lost; the certificate that was made is kept")
+                    return made
+            raise
+
+    def update(self, client: sdk.Cloudflare, id: str, inputs: Properties, ctx: Context) -> Result:
+        """Nothing can be changed, and one that was found after a lost answer is complete."""
+        del inputs, ctx
+        return self.read(client, id, {})
 
     def made(self, client: sdk.Cloudflare, inputs: Properties) -> Result | None:
         """By its signing request, which names a key that only this stack has."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import requests
+import requests.adapters
 from hcloud import APIException, Client
 
 from rehearsal.engine.provider import Context, Properties, ProviderError, Unknown
@@ -36,6 +37,36 @@ class ConnectionLostError(ProviderError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, lost=True)
+
+
+class _UnansweredPostError(requests.exceptions.ConnectionError):
+    """A POST that got no answer in time."""
+
+
+class _OnePost(requests.adapters.HTTPAdapter):
+    """The client (and hcloud-go in the plugin) repeats what timed out. A POST may have been done by
+    then: its repetition is refused because of what the first one made, which nobody has in a state.
+    So it is not repeated here: the provider looks what became of it."""
+
+    def send(self, *args: Any, **options: Any) -> requests.Response:
+        request: requests.PreparedRequest = args[0]
+        try:
+            return super().send(*args, **options)
+        except requests.exceptions.ReadTimeout as error:
+            if request.method == "POST":
+                raise _UnansweredPostError(request=request) from error
+            raise
+
+
+def _cause(error: requests.exceptions.RequestException) -> str:
+    match error:
+        case _UnansweredPostError() | requests.exceptions.Timeout():
+            return "it took too long"
+        case requests.exceptions.ConnectionError() if "refused" in str(error):
+            return "connection refused"
+        case requests.exceptions.ConnectionError():
+            return "the connection broke"
+    return type(error).__name__
 
 
 class Api:
@@ -62,6 +93,7 @@ class Api:
             self._made = Client(
                 str(self._token), endpoint, application_name="honeydue-rehearsal", timeout=60
             )
+            self._made._client._session.mount("http://", _OnePost())
         return self._made
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Record:
@@ -78,8 +110,9 @@ class Api:
                 raise Refused(str(error.code), _reason(error)) from None
             except requests.exceptions.RequestException as error:
                 raise ConnectionLostError(
-                    f"no answer from the Hetzner Cloud API to {method} {path} "
-                    f"({type(error).__name__}). Does the stand-in run? `python -m rehearsal serve`"
+                    f"no answer from the Hetzner Cloud API to {method} {path} ({_cause(error)}). "
+                    "Does the stand-in run? `python -m rehearsal serve`; then run it again: what "
+                    "was done is not done twice"
                 ) from None
 
     def find(self, kind: str, one: str, id_: str | int) -> Record | None:
@@ -161,7 +194,8 @@ def _reason(error: APIException) -> str:
 def explain(refused: Refused, what: str) -> ProviderError:
     """A refusal in words for the operator: what failed, why, and what to do about it."""
     lost = refused.code in _UNSURE or (refused.code.isdigit() and int(refused.code) >= 500)
-    return ProviderError(f"{what}: {refused}{_ADVICE.get(refused.code, '')}", lost=lost)
+    advice = _ADVICE.get(refused.code, _THEIRS if lost else "")
+    return ProviderError(f"{what}: {refused}{advice}", lost=lost)
 
 
 # The vendor's own trouble: what was asked for may have been done. (A 5xx without a body of the
@@ -169,6 +203,10 @@ def explain(refused: Refused, what: str) -> ProviderError:
 _UNSURE: Final = frozenset({"server_error", "service_error", "timeout", "unavailable"})
 
 
+_THEIRS: Final = (
+    ". That is Hetzner's own trouble: see status.hetzner.com, then run it again; what was done is "
+    "not done twice"
+)
 _ADVICE: Final = {
     "unauthorized": ". The token is wrong or revoked; set it again: "
     "pulumi config set --secret honeydue:hcloudToken",
