@@ -211,6 +211,14 @@ def test_a_record_whose_answer_was_lost_is_found_again(
     assert lines == ["the first answer was lost; the record that it made is kept"]
 
 
+def test_a_lost_record_is_found_by_its_name_and_content(provider: CloudflareProvider) -> None:
+    assert provider.find(RECORD, API, CTX) is None
+    id_, outputs = provider.create(RECORD, API, CTX)
+    assert provider.find(RECORD, API, CTX) == (id_, outputs)
+    assert provider.find(RECORD, API | {"content": "127.90.0.2"}, CTX) is None
+    assert provider.find(SETTING, SSL, CTX) is None  # a setting is there anyway
+
+
 def test_passing_trouble_is_waited_out_and_lasting_trouble_is_explained(
     provider: CloudflareProvider, cloud: Cloudflare
 ) -> None:
@@ -300,12 +308,14 @@ def test_an_origin_certificate_is_issued_replaced_on_change_and_revoked(
     assert outputs["certificate"].startswith("-----BEGIN CERTIFICATE-----")
     assert outputs["requestedValidity"] == 5475
     assert provider.read(CERTIFICATE, id_, inputs, outputs, CTX) == (inputs, outputs)
+    assert provider.find(CERTIFICATE, inputs, CTX) == (id_, outputs)
     assert provider.diff(CERTIFICATE, id_, inputs, outputs, inputs).changed == ()
     diff = provider.diff(CERTIFICATE, id_, inputs, outputs, inputs | {"requestedValidity": 90})
     assert diff.changed == diff.replaces == ("requestedValidity",)
     provider.delete(CERTIFICATE, id_, inputs, outputs, CTX)
     assert cloud.app.store.snapshot()["certificates"] == {}
     assert provider.read(CERTIFICATE, id_, inputs, outputs, CTX) is None
+    assert provider.find(CERTIFICATE, inputs, CTX) is None
     wrong = provider.check(CERTIFICATE, None, inputs | {"requestedValidity": 31})[1]
     assert [failure.property for failure in wrong] == ["requestedValidity"]
 

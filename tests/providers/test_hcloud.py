@@ -434,6 +434,49 @@ def test_a_connection_that_breaks_after_the_create_orphans_nothing(bench: Bench)
     assert lost.value.id is None
 
 
+def test_what_a_lost_create_has_made_is_found_by_what_makes_it_this_stacks(bench: Bench) -> None:
+    network, subnet = bench.network()
+    group = bench.make(GROUP, name="honeydue", type="spread", labels=LABELS)
+    firewall = bench.make(FIREWALL, name="honeydue", rules=[], labels=LABELS)
+    key = bench.make(SSH_KEY, name="operator", publicKey=KEY, labels=LABELS)
+    address = bench.make(
+        ADDRESS,
+        name="honeydue-1",
+        type="ipv4",
+        assigneeType="server",
+        location="nbg1",
+        autoDelete=False,
+        labels=LABELS,
+    )
+    server = bench.server("honeydue-2")
+    attached = bench.make(SERVER_NETWORK, serverId=int(server.id), networkId=int(network.id))
+    applied = bench.make(ATTACHMENT, firewallId=int(firewall.id), serverIds=[int(server.id)])
+    everything = (network, subnet, group, firewall, key, address, server, attached, applied)
+    for made in everything:
+        found = bench.provider.find(made.type, made.inputs, CONTEXT)
+        assert found is not None
+        assert found[0] == made.id
+        assert set(found[1]) <= schema.output_names(made.type)
+    assert {made.type for made in everything} == KINDS.keys()
+    someone_elses = {**server.inputs, "labels": {**LABELS, "stack": "another"}}
+    assert bench.provider.find(SERVER, someone_elses, CONTEXT) is None
+    assert bench.provider.find(SERVER, {**server.inputs, "name": "honeydue-9"}, CONTEXT) is None
+    bench.delete(attached)
+    assert bench.provider.find(SERVER_NETWORK, attached.inputs, CONTEXT) is None
+
+
+def test_an_answer_that_says_nothing_about_the_change_counts_as_lost(bench: Bench) -> None:
+    for fault in ({"kind": "status", "status": 503}, {"kind": "drop_before_change"}):
+        bench.hetzner.operate("POST", "/faults", {**fault, "method": "POST", "path": "/servers"})
+        with pytest.raises(ProviderError) as lost:
+            bench.server()
+        assert lost.value.lost
+    bench.server()
+    with pytest.raises(ProviderError, match="uniqueness_error") as refused:
+        bench.server()
+    assert not refused.value.lost
+
+
 def test_a_name_that_someone_else_has_is_explained(bench: Bench) -> None:
     bench.server()
     with pytest.raises(ProviderError, match="not in this stack's state: delete it"):

@@ -476,3 +476,27 @@ def test_a_replacement_previews_where_existing_objects_are_taken_over(
     taker.create(CONFIG_MAP, fixed, context())
     new = {**config_map(namespace, A="2"), "immutable": True}
     assert taker.create(CONFIG_MAP, new, context(dry_run=True))[1]["data"] == {"A": "2"}
+
+
+# --- what a lost create has made ---
+
+
+def test_a_lost_create_is_found_by_its_name_when_this_provider_made_it(
+    provider: KubernetesProvider, namespace: str, api: Client
+) -> None:
+    data = {"metadata": {"name": "lost", "namespace": namespace}, "data": {"a": "1"}}
+    inputs = checked(provider, CONFIG_MAP, data)
+    assert provider.find(CONFIG_MAP, inputs, context()) is None
+    id_, outputs = provider.create(CONFIG_MAP, inputs, context())
+    assert provider.find(CONFIG_MAP, inputs, context()) == (id_, outputs)
+    # The engine then updates it, and its fields stay one manager's.
+    changed = checked(provider, CONFIG_MAP, {**data, "data": {"b": "2"}})
+    updated = provider.update(CONFIG_MAP, id_, inputs, outputs, changed, context())
+    assert updated["data"] == {"b": "2"}
+
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    kubectls = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kubectls"}}
+    api.request("POST", path, query={"fieldManager": "kubectl-create"}, body=kubectls)
+    theirs = {**inputs, "metadata": {"name": "kubectls", "namespace": namespace}}
+    assert provider.find(CONFIG_MAP, theirs, context()) is None
+    assert provider.find(NAMESPACE, checked(provider, NAMESPACE, {}), context()) is None
