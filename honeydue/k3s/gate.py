@@ -15,6 +15,7 @@ and for `health` also
 
     HONEYDUE_NODE, HONEYDUE_GENERATION    the manager about to be touched, and its new generation
     HONEYDUE_SERVER_TYPE, HONEYDUE_LOCATION    what it will be made as: is that sold out?
+    HONEYDUE_STACK                        whose settings to mend
     HCLOUD_TOKEN, HCLOUD_ENDPOINT         Hetzner's API (its public address unless given)
 
 Exit code: 0 go on, 1 do not (stderr says why and what to look at), 2 called wrongly.
@@ -51,6 +52,10 @@ WHERE_TO_LOOK = (
 
 class GateError(Exception):
     """Stop here; the message is fit for the operator."""
+
+
+class HetznerError(GateError):
+    """Hetzner's API gave no usable answer, however often it was asked."""
 
 
 @dataclass(frozen=True)
@@ -268,14 +273,15 @@ class Hetzner:
             action = self._call("GET", f"/actions/{action['id']}")["action"]
         raise GateError("Hetzner is still lifting the protection after a minute; run `up` again")
 
-    def sold_out(self, server_type: str, location: str) -> bool:
-        """Whether Hetzner says that this type cannot be had there today; silence means it can."""
-        query = urllib.parse.urlencode({"name": server_type})
-        for found in self._call("GET", f"/server_types?{query}")["server_types"]:
-            for place in found.get("locations") or ():
-                if place.get("name") == location:
-                    return place.get("available") is False
-        return False
+    def server_types(self) -> list[dict[str, Any]]:
+        """Everything that Hetzner sells, as its API lists it; about 30 entries."""
+        found: list[dict[str, Any]] = []
+        page: int | None = 1
+        while page:
+            answer = self._call("GET", f"/server_types?per_page=50&page={page}")
+            found += answer["server_types"]
+            page = ((answer.get("meta") or {}).get("pagination") or {}).get("next_page")
+        return found
 
     def _call(self, verb: str, path: str, body: Any = None) -> Any:
         request = urllib.request.Request(
@@ -306,7 +312,7 @@ class Hetzner:
                     break
             except (OSError, http.client.HTTPException, ValueError) as error:
                 seen = str(getattr(error, "reason", "") or error or type(error).__name__)
-        raise GateError(
+        raise HetznerError(
             f"Hetzner's API cannot be asked ({verb} {path}: {seen}); run `up` again when it answers"
         )
 
@@ -355,6 +361,7 @@ class Change:
     generation: int
     server_type: str
     location: str
+    stack: str
 
 
 def health(
@@ -367,15 +374,18 @@ def health(
       address than operator.apiCidrs allows), and a live quorum stands behind the silence. Wait.
     - The cluster does not know this node: a member is added, none is touched. Go on at once.
     - Else every manager before it, and every later one that the cluster knows, must be healthy.
-      This one may be dead: it is about to be repaired.
+      This one may be dead: it is about to be repaired. But a server is replaced only when those
+      others are a quorum without it.
     """
     me = next((i for i, node in enumerate(nodes) if node.name == change.node), None)
     if me is None:
         raise GateError(f"{change.node} is not among the managers of the settings")
     reason = ""
+    alone: str | None = None
 
     def problems() -> list[str]:
-        nonlocal reason
+        nonlocal reason, alone
+        alone = None
         view = look(nodes, ask)
         if view.nobody():
             hidden = _hidden(nodes, nodes[me], view, hetzner)
@@ -393,6 +403,7 @@ def health(
             if i < me or (i > me and (node.name in view.known or not view.listing.ok))
         ]
         reason = f"{', '.join(others) or 'no other manager'}: healthy"
+        alone = _indispensable(change.node, others, view)
         found = {name: view.problem(name) for name in others}
         return [f"{name}: {problem}" for name, problem in found.items() if problem]
 
@@ -403,8 +414,14 @@ def health(
             f"{'; '.join(left)}. {WHERE_TO_LOOK}. If nothing answers, compare this machine's "
             "public address with operator.apiCidrs in the settings"
         )
+    server = hetzner.server(change.node)
+    before = _replaced_generation(server, change)
+    if alone and before is not None:
+        raise GateError(alone)
+    ask_for_stock(server, change, me, hetzner, patience.say)
     patience.say(f"{change.node} may be touched ({reason})")
-    make_way(change, hetzner, patience.say)
+    if server and before is not None:
+        make_way(server, before, change, hetzner, patience.say)
 
 
 def _hidden(nodes: Sequence[Node], me: Node, view: View, hetzner: Hetzner) -> list[Node]:
@@ -419,31 +436,157 @@ def _hidden(nodes: Sequence[Node], me: Node, view: View, hetzner: Hetzner) -> li
     ]
 
 
-def make_way(change: Change, hetzner: Hetzner, say: Callable[[str], None]) -> None:
-    """Lifts the protection of exactly this server when a raised generation is about to replace it.
+def _indispensable(me: str, others: Sequence[str], view: View) -> str | None:
+    """Why the cluster would not survive the loss of `me`, however healthy the others are.
+
+    A member that the settings no longer name counts as dead: nobody here can ask it.
+    """
+    strangers = [
+        name
+        for name, conditions in view.known.items()
+        if "EtcdIsVoter" in conditions and name not in {me, *others}
+    ]
+    members = 1 + len(others) + len(strangers)
+    if 2 * len(others) > members:
+        return None
+    if members == 1:
+        return (
+            f"{me} was not replaced: it is the only manager, and replacing it destroys the "
+            "cluster. Add two first (honeydue:cluster.nodes), then `up`, then raise its "
+            "generation; or delete it at Hetzner yourself, and restore a snapshot afterwards"
+        )
+    besides = f" ({', '.join(strangers)} not in the settings)" if strangers else ""
+    return (
+        f"{me} was not replaced: of the cluster's {members} managers{besides} only {len(others)} "
+        "would be left for sure, which is no quorum. First let `up` without this generation bring "
+        "the cluster to the managers of the settings (docs/rebuild.md, Fewer managers)"
+    )
+
+
+def _replaced_generation(server: Mapping[str, Any] | None, change: Change) -> int | None:
+    """The server's generation, when a higher one is about to replace it."""
+    label = str(server["labels"].get("generation", "")) if server else ""
+    return int(label) if label.isdigit() and int(label) < change.generation else None
+
+
+def make_way(
+    server: Mapping[str, Any],
+    before: int,
+    change: Change,
+    hetzner: Hetzner,
+    say: Callable[[str], None],
+) -> None:
+    """Lifts the protection of exactly this server, which a raised generation is about to replace.
 
     Hetzner refuses to delete a protected server and Pulumi's plugin does not lift the protection
     first. That refusal is what stops every other plan that would replace a node.
     """
-    server = hetzner.server(change.node)
-    if server is None:
-        return
-    label = str(server["labels"].get("generation", ""))
-    if not label.isdigit() or int(label) >= change.generation:
-        return
-    if hetzner.sold_out(change.server_type, change.location):
-        raise GateError(
-            f"{change.node} was not replaced: Hetzner has no {change.server_type} left in "
-            f"{change.location}, so it would be lost, not replaced. Wait, or set another "
-            f"serverType for {change.node}"
-        )
     protection = server["protection"]
     if protection.get("delete") or protection.get("rebuild"):
         hetzner.lift_protection(server["id"])
         say(
             f"lifted the delete protection of {change.node} (server {server['id']}): generation "
-            f"{label} is to be replaced by {change.generation}"
+            f"{before} is to be replaced by {change.generation}"
         )
+    # Pulumi has noted by now that this gate passed, and does not run it again for this generation.
+    say(
+        f"if this run breaks off before {change.node} is replaced, the next one replaces it "
+        f"without asking the cluster again. To be asked, set its generation to "
+        f"{change.generation + 1} (docs/rebuild.md, A run that broke off)"
+    )
+
+
+# --- stock -------------------------------------------------------------------------------------
+
+CORES, MEMORY = 4, 8  # vCPU and GB (x86) of a manager; honeydue/kubernetes/capacity.py counts them
+
+
+def ask_for_stock(
+    server: Mapping[str, Any] | None,
+    change: Change,
+    index: int,
+    hetzner: Hetzner,
+    say: Callable[[str], None],
+) -> None:
+    """Raises GateError when Hetzner must make a server of this type and has none.
+
+    A server that cannot be made again is kept, one that changes its type is not switched off for
+    nothing, and a first `up` ends before half of production is there. When Hetzner cannot say it,
+    the create itself will.
+    """
+    if server is None:
+        verb = "created"
+    elif _replaced_generation(server, change) is not None:
+        verb = "replaced"
+    elif server.get("server_type", {}).get("name", change.server_type) != change.server_type:
+        verb = f"changed to {change.server_type}"
+    else:
+        return
+    try:
+        types = hetzner.server_types()
+    except HetznerError as error:
+        say(f"warning: whether {change.server_type} is sold out is not known: {error}")
+        return
+    if lack := shortage(types, change.server_type, change.location):
+        node, stack = change.node, change.stack
+        instead = next(iter(large_enough(types, change.location)), "<type>").split()[0]
+        path = f"honeydue:cluster.nodes[{index}].serverType"
+        raise GateError(
+            f"{node} was not {verb}: {lack}. Wait, or set another serverType for {node} in "
+            f"Pulumi.{stack}.yaml: pulumi config set -s {stack} --path '{path}' {instead}"
+        )
+
+
+def shortage(types: Sequence[Mapping[str, Any]], wanted: str, location: str) -> str | None:
+    """Why this server type cannot be had there today, and what can; None: it can.
+
+    A type of which Hetzner does not say where it is sold is taken to be available.
+    """
+    found = next((kind for kind in types if kind["name"] == wanted), None)
+    if found is None:
+        lack = f"Hetzner knows no server type {wanted}"
+    elif _available(found, location):
+        return None
+    else:
+        lack = f"Hetzner has no {wanted} left in {location}"
+        elsewhere = [p["name"] for p in found["locations"] if p.get("available") is not False]
+        lack += f"; it is available in {', '.join(elsewhere)}" if elsewhere else " or elsewhere"
+        if elsewhere:
+            lack += f", but a node's addresses are bound to {location} (docs/rebuild.md)"
+    instead = large_enough(types, location)
+    return (
+        f"{lack}. In {location}, with at least {CORES} vCPU and {MEMORY} GB (x86), are available: "
+        f"{', '.join(instead[:5]) or 'none'}"
+    )
+
+
+def large_enough(types: Sequence[Mapping[str, Any]], location: str) -> list[str]:
+    """What a manager could be instead, in words, the cheapest first."""
+    fit = [
+        kind
+        for kind in types
+        if kind["architecture"] == "x86"
+        and kind["cores"] >= CORES
+        and kind["memory"] >= MEMORY
+        and not kind.get("deprecation")
+        and _available(kind, location)
+    ]
+    fit.sort(key=lambda kind: _price(kind, location))
+    return [f"{kind['name']} ({kind['cores']} vCPU, {kind['memory']:g} GB)" for kind in fit]
+
+
+def _available(kind: Mapping[str, Any], location: str) -> bool:
+    places = {place["name"]: place for place in kind.get("locations") or ()}
+    if not places:
+        return True
+    return location in places and places[location].get("available") is not False
+
+
+def _price(kind: Mapping[str, Any], location: str) -> float:
+    for price in kind.get("prices") or ():
+        if price["location"] == location:
+            return float(price["price_monthly"]["net"])
+    return float("inf")
 
 
 # --- ready -------------------------------------------------------------------------------------
@@ -501,6 +644,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             int(need("HONEYDUE_GENERATION")),
             need("HONEYDUE_SERVER_TYPE"),
             need("HONEYDUE_LOCATION"),
+            need("HONEYDUE_STACK"),
         )
         hetzner = Hetzner(
             token=need("HCLOUD_TOKEN"), endpoint=environment.get("HCLOUD_ENDPOINT") or HETZNER

@@ -74,6 +74,7 @@ def health_gate(
             "HONEYDUE_GENERATION": str(node.generation),
             "HONEYDUE_SERVER_TYPE": node.server_type,
             "HONEYDUE_LOCATION": access.cluster.location_of(node),
+            "HONEYDUE_STACK": pulumi.get_stack(),
             "HCLOUD_TOKEN": pulumi.Output.secret(hcloud_token),
         },
         triggers,

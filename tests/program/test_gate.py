@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,22 @@ NODES = tuple(Node(f"honeydue-{i}", f"203.0.113.{i}") for i in (1, 2, 3))
 HEALTHY = "[+]ping ok\n[+]etcd ok\n[+]etcd-readiness ok\nreadyz check passed\n"
 REFUSED = Answer(seen="connection refused (no K3s runs there)", kind="refused")
 SILENT = Answer(seen="no answer on 203.0.113.1:6443", kind="silent")
+
+
+def sold(name: str, cores: int, memory: float, euros: str, architecture: str = "x86") -> Any:
+    price = {"location": "nbg1", "price_monthly": {"net": euros}}
+    kind = {"name": name, "cores": cores, "memory": memory, "architecture": architecture}
+    return kind | {"prices": [price], "deprecation": None}
+
+
+SOLD = (
+    sold("cx23", 2, 4.0, "3.49"),
+    sold("cx33", 4, 8.0, "5.49"),
+    sold("ccx23", 4, 16.0, "24.49"),
+    sold("cx43", 8, 16.0, "9.49"),
+    sold("cax21", 4, 8.0, "6.49", "arm"),
+    sold("cpx31", 4, 8.0, "1.00") | {"deprecation": {"announced": "2025-10-16"}},
+)
 
 
 @dataclass
@@ -35,13 +51,17 @@ class World:
                 "id": i,
                 "status": "running",
                 "labels": {"generation": "1"},
+                "server_type": {"name": "cx33"},
                 "protection": {"delete": True, "rebuild": True},
             }
             for i, n in enumerate(NODES, 41)
         }
     )
     gone: set[str] = field(default_factory=set)
-    """Sold-out server types."""
+    """Server types that are sold out in nbg1."""
+    hetzner_says: Exception | None = None
+    """What asking for server types raises."""
+    asked: int = 0
     clock: float = 0.0
     lines: list[str] = field(default_factory=list)
     lifted: list[int] = field(default_factory=list)
@@ -79,20 +99,34 @@ class World:
     def lift_protection(self, server_id: int) -> None:
         self.lifted.append(server_id)
 
-    def sold_out(self, server_type: str, _location: str) -> bool:
-        return server_type in self.gone
+    def server_types(self) -> list[dict[str, Any]]:
+        self.asked += 1
+        if self.hetzner_says:
+            raise self.hetzner_says
+        return [kind | {"locations": self.places(kind["name"])} for kind in SOLD]
+
+    def places(self, server_type: str) -> list[dict[str, Any]]:
+        there = {"fsn1": True, "nbg1": server_type not in self.gone}
+        return [{"name": name, "available": available} for name, available in there.items()]
 
     def lose(self, name: str) -> None:
         self.health[name] = SILENT
         self.servers.pop(name, None)
 
-    def pass_gate(self, name: str, generation: int = 1) -> None:
-        change = Change(name, generation, "cx33", "nbg1")
-        gate.health(NODES, change, self.ask, self, self.patience())  # type: ignore[arg-type]  # a fake
+    def pass_gate(
+        self,
+        name: str,
+        generation: int = 1,
+        *,
+        server_type: str = "cx33",
+        nodes: Sequence[Node] = NODES,
+    ) -> None:
+        change = Change(name, generation, server_type, "nbg1", "prod")
+        gate.health(nodes, change, self.ask, self, self.patience())  # type: ignore[arg-type]  # a fake
 
-    def refused(self, name: str, generation: int = 1) -> str:
+    def refused(self, name: str, generation: int = 1, **more: Any) -> str:
         with pytest.raises(GateError) as stopped:
-            self.pass_gate(name, generation)
+            self.pass_gate(name, generation, **more)
         return str(stopped.value)
 
 
@@ -181,7 +215,8 @@ def test_an_earlier_manager_that_the_cluster_does_not_know_yet_is_waited_for(wor
 def test_a_later_manager_that_the_cluster_never_knew_is_not_waited_for(world: World) -> None:
     del world.conditions["honeydue-3"]
     world.lose("honeydue-3")
-    world.pass_gate("honeydue-2", generation=2)
+    world.pass_gate("honeydue-2")
+    assert world.clock == 0.0
 
 
 @pytest.mark.parametrize(
@@ -275,7 +310,13 @@ def test_progress_is_shown_when_it_changes_and_every_ten_seconds(world: World) -
 def test_a_raised_generation_lifts_the_protection_of_exactly_that_server(world: World) -> None:
     world.pass_gate("honeydue-2", generation=2)
     assert world.lifted == [42]
-    assert "lifted the delete protection of honeydue-2 (server 42)" in world.lines[-1]
+    assert "lifted the delete protection of honeydue-2 (server 42)" in world.lines[-2]
+
+
+def test_it_says_what_to_do_when_the_run_breaks_off_before_the_replacement(world: World) -> None:
+    world.pass_gate("honeydue-2", generation=2)
+    assert "without asking the cluster again" in world.lines[-1]
+    assert "set its generation to 3" in world.lines[-1]
 
 
 def test_the_same_generation_leaves_the_protection_in_place(world: World) -> None:
@@ -289,11 +330,139 @@ def test_an_unprotected_server_needs_no_lifting(world: World) -> None:
     assert world.lifted == []
 
 
+# --- a quorum without it ---
+
+
+def test_the_only_manager_is_not_replaced(world: World) -> None:
+    world.conditions = {"honeydue-1": world.conditions["honeydue-1"]}
+    said = world.refused("honeydue-1", generation=2, nodes=NODES[:1])
+    assert said.startswith("honeydue-1 was not replaced: it is the only manager")
+    assert "Add two first" in said
+    assert "restore a snapshot" in said
+    assert world.lifted == []
+
+
+def test_the_only_manager_is_not_replaced_in_the_run_that_adds_two_others(world: World) -> None:
+    for name in ("honeydue-2", "honeydue-3"):
+        world.lose(name)
+        del world.conditions[name]
+    assert "it is the only manager" in world.refused("honeydue-1", generation=2)
+
+
+def test_of_two_managers_none_is_replaced(world: World) -> None:
+    world.lose("honeydue-3")
+    del world.conditions["honeydue-3"]
+    said = world.refused("honeydue-1", generation=2)
+    assert "of the cluster's 2 managers only 1 would be left" in said
+    assert world.lifted == []
+
+
+def test_members_that_the_settings_no_longer_name_count_as_dead(world: World) -> None:
+    world.conditions |= {f"honeydue-{i}": {"Ready": "True", "EtcdIsVoter": "True"} for i in (4, 5)}
+    said = world.refused("honeydue-2", generation=2)
+    assert "5 managers (honeydue-4, honeydue-5 not in the settings) only 2" in said
+    assert "Fewer managers" in said
+
+
+def test_a_node_that_is_no_member_of_etcd_does_not_count(world: World) -> None:
+    world.conditions["worker-1"] = {"Ready": "True"}
+    world.pass_gate("honeydue-2", generation=2)
+    assert world.lifted == [42]
+
+
+def test_the_only_manager_may_be_rebuilt_when_it_is_dead(world: World) -> None:
+    world.health["honeydue-1"] = REFUSED
+    world.pass_gate("honeydue-1", generation=2, nodes=NODES[:1])
+    assert world.lifted == [41]
+
+
+def test_a_gate_that_runs_for_another_reason_lets_the_only_manager_be(world: World) -> None:
+    # A new Hetzner token changes every gate's environment; nothing is replaced.
+    world.conditions = {"honeydue-1": world.conditions["honeydue-1"]}
+    world.pass_gate("honeydue-1", nodes=NODES[:1])
+
+
+# --- stock ---
+
+
 def test_a_server_that_hetzner_could_not_replace_today_is_kept(world: World) -> None:
     world.gone = {"cx33"}
-    said = world.refused("honeydue-2", generation=2)
-    assert "Hetzner has no cx33 left in nbg1, so it would be lost, not replaced" in said
+    assert world.refused("honeydue-2", generation=2) == (
+        "honeydue-2 was not replaced: Hetzner has no cx33 left in nbg1; it is available in fsn1, "
+        "but a node's addresses are bound to nbg1 (docs/rebuild.md). In nbg1, with at least 4 vCPU "
+        "and 8 GB (x86), are available: cx43 (8 vCPU, 16 GB), ccx23 (4 vCPU, 16 GB). Wait, or set "
+        "another serverType for honeydue-2 in Pulumi.prod.yaml: pulumi config set -s prod --path "
+        "'honeydue:cluster.nodes[1].serverType' cx43"
+    )
     assert world.lifted == []
+
+
+def test_a_sold_out_type_ends_the_very_first_up_before_any_server_exists() -> None:
+    world = World(servers={}, conditions={}, health=dict.fromkeys(World().health, SILENT))
+    world.gone = {"cx33"}
+    said = world.refused("honeydue-1")
+    assert said.startswith("honeydue-1 was not created: Hetzner has no cx33 left in nbg1")
+    assert "'honeydue:cluster.nodes[0].serverType' cx43" in said
+
+
+def test_a_server_is_not_switched_off_for_a_type_that_is_sold_out(world: World) -> None:
+    world.gone = {"ccx23"}
+    said = world.refused("honeydue-2", server_type="ccx23")
+    assert said.startswith("honeydue-2 was not changed to ccx23: Hetzner has no ccx23 left in nbg1")
+
+
+def test_a_server_that_stays_as_it_is_needs_no_stock(world: World) -> None:
+    world.gone = {"cx33"}
+    world.pass_gate("honeydue-2")
+    assert world.asked == 0
+
+
+def test_when_nothing_large_enough_is_left_it_says_so(world: World) -> None:
+    world.gone = {kind["name"] for kind in SOLD if kind["name"] != "cx23"}
+    said = world.refused("honeydue-2", generation=2)
+    assert "are available: none" in said
+    assert said.endswith("serverType' <type>")
+
+
+def test_a_type_that_hetzner_does_not_know_is_told_before_the_create(world: World) -> None:
+    del world.servers["honeydue-2"]
+    said = world.refused("honeydue-2", server_type="cx99")
+    assert "Hetzner knows no server type cx99. In nbg1, with at least 4 vCPU" in said
+
+
+def test_a_hetzner_that_cannot_say_it_is_a_warning_because_the_create_will_tell(
+    world: World,
+) -> None:
+    del world.servers["honeydue-2"]
+    world.hetzner_says = gate.HetznerError("Hetzner's API cannot be asked (HTTP 503)")
+    world.pass_gate("honeydue-2")
+    assert any(
+        line.startswith("warning: whether cx33 is sold out is not known: Hetzner's API cannot")
+        for line in world.lines
+    )
+
+
+def test_a_refused_token_stops_the_very_first_server(world: World) -> None:
+    del world.servers["honeydue-2"]
+    world.hetzner_says = GateError("Hetzner refuses the token (HTTP 401 unauthorized)")
+    assert world.refused("honeydue-2") == "Hetzner refuses the token (HTTP 401 unauthorized)"
+
+
+@pytest.mark.parametrize(
+    ("locations", "available"),
+    [
+        ([{"name": "nbg1", "available": True}], True),
+        ([{"name": "nbg1"}], True),  # silence
+        ([], True),
+        ([{"name": "nbg1", "available": False}], False),
+        ([{"name": "fsn1", "available": True}], False),  # not sold there at all
+    ],
+)
+def test_a_type_is_available_unless_hetzner_says_no(
+    locations: list[dict[str, Any]], available: bool
+) -> None:
+    kind = sold("cx33", 4, 8.0, "5.49") | {"locations": locations}
+    assert (gate.shortage([kind], "cx33", "nbg1") is None) is available
 
 
 # --- ready ---

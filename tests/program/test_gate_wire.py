@@ -145,8 +145,10 @@ def ready_cluster(_verb: str, path: str, _body: bytes) -> tuple[int, str]:
     if path == "/readyz?verbose":
         return 200, READY
     conditions = [{"type": t, "status": "True"} for t in ("Ready", "EtcdIsVoter")]
-    node = {"metadata": {"name": "honeydue-1"}, "status": {"conditions": conditions}}
-    return 200, json.dumps({"items": [node]})
+    names = ["honeydue-1", "honeydue-2", "honeydue-3"]
+    status = {"conditions": conditions}
+    nodes = [{"metadata": {"name": name}, "status": status} for name in names]
+    return 200, json.dumps({"items": nodes})
 
 
 def test_the_client_certificate_reaches_the_server_and_no_file_is_left(cluster: Cluster) -> None:
@@ -231,16 +233,19 @@ def test_a_gate_without_its_environment_says_what_is_missing(cluster: Cluster) -
 def test_the_health_gate_lifts_the_protection_over_the_wire(cluster: Cluster) -> None:
     hetzner = FakeHetzner()
     hetzner.asked = 1
+    three = [{"name": f"honeydue-{i}", "address": "127.0.0.1"} for i in (1, 2, 3)]
     with serve(ready_cluster, cluster.context) as port, serve(hetzner) as api:
         result = run(
             "health",
             environment(
                 cluster,
                 port,
+                HONEYDUE_NODES=json.dumps(three),
                 HONEYDUE_NODE="honeydue-1",
                 HONEYDUE_GENERATION="2",
                 HONEYDUE_SERVER_TYPE="cx33",
                 HONEYDUE_LOCATION="nbg1",
+                HONEYDUE_STACK="prod",
                 HCLOUD_TOKEN="canary-token",
                 HCLOUD_ENDPOINT=f"http://127.0.0.1:{api}/v1",
             ),
@@ -267,6 +272,14 @@ def test_the_gate_needs_the_standard_library_only() -> None:
 class FakeHetzner:
     """Two calls of patience: the action runs a while, and the first request is refused."""
 
+    pages = (
+        {"server_types": [{"name": "cx23"}], "meta": {"pagination": {"next_page": 2}}},
+        {
+            "server_types": [{"name": "cx33", "locations": [{"name": "nbg1", "available": True}]}],
+            "meta": {"pagination": {"next_page": None}},
+        },
+    )
+
     def __init__(self, *failures: int) -> None:
         self.failures = list(failures)
         self.posted: list[Any] = []
@@ -281,9 +294,8 @@ class FakeHetzner:
             return 200, json.dumps({"servers": [server]})
         if path.startswith("/v1/servers?"):
             return 200, json.dumps({"servers": []})
-        if path == "/v1/server_types?name=cx33":
-            places = [{"name": "nbg1", "available": True}, {"name": "fsn1", "available": False}]
-            return 200, json.dumps({"server_types": [{"name": "cx33", "locations": places}]})
+        if path.startswith("/v1/server_types?per_page=50&page="):
+            return 200, json.dumps(self.pages[int(path[-1]) - 1])
         if verb == "POST" and path == "/v1/servers/42/actions/change_protection":
             self.posted.append(json.loads(body))
             return 201, json.dumps({"action": {"id": 7, "status": "running"}})
@@ -322,11 +334,9 @@ def test_lifting_waits_for_the_action() -> None:
     assert slept == [1.0, 1.0]
 
 
-def test_sold_out_is_asked_per_location_and_silence_means_available() -> None:
+def test_server_types_are_listed_to_the_last_page() -> None:
     with hetzner(FakeHetzner()) as (api, _):
-        assert api.sold_out("cx33", "fsn1") is True
-        assert api.sold_out("cx33", "nbg1") is False
-        assert api.sold_out("cx33", "hel1") is False
+        assert [kind["name"] for kind in api.server_types()] == ["cx23", "cx33"]
 
 
 def test_a_refused_token_is_named_and_not_shown() -> None:
