@@ -117,6 +117,9 @@ def pods_of_every_node_fit(s: Settings) -> Found:
     if pods.prefixlen > 24 or 2 ** (24 - pods.prefixlen) < count:
         why = f"is too small: each of the {count} nodes takes a /24 of it"
         yield ("cluster", "podCidr"), Wrong(why, to="10.42.0.0/16")
+    if pods.prefixlen < 14:
+        why = "is wider than /14: room for over 1024 nodes, and no pod reaches what else lies in it"
+        yield ("cluster", "podCidr"), Wrong(why, to=f"{pods[0]}/16")
 
 
 def hosts_are_in_the_zone_and_distinct(s: Settings) -> Found:

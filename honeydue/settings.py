@@ -223,7 +223,11 @@ class Redis(_Model):
 
 
 class Snapshots(_Model):
-    """etcd snapshots to S3. Absent: to the node's own disk only."""
+    """etcd snapshots to S3. Absent: to the node's own disk only.
+
+    Every manager takes one at each hour of the schedule. `retention` is per manager, on its disk as
+    in the bucket: three managers that keep 28 of six hours each fill the bucket with 84, a week.
+    """
 
     endpoint: S3Endpoint  # host without scheme
     bucket: Bucket
@@ -232,7 +236,7 @@ class Snapshots(_Model):
     access_key: AnySecret
     secret_key: AnySecret
     schedule: Schedule = "0 */6 * * *"
-    retention: Retention = 28  # snapshots kept
+    retention: Retention = 28  # snapshots kept of each manager
 
 
 class Settings(_Model):

@@ -48,7 +48,7 @@ class S3:
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
     schedule: str
-    retention: int
+    retention: int  # per node, on its disk and in the bucket
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,6 @@ def render(node: NodeBoot) -> str:
             ["sysctl", "--system"],
             ["systemctl", "try-restart", "ssh"],
             ["systemctl", "daemon-reload"],
-            ["systemctl", "enable", "--now", "honeydue-metadata.service"],
             # K3s says that it is ready only when it is: cloud-init need not wait for that.
             ["systemctl", "enable", "--now", "--no-block", "k3s.service"],
         ],
@@ -154,7 +153,6 @@ def files(node: NodeBoot) -> list[File]:
         File(path="/etc/sysctl.d/90-kubelet.conf", content=SYSCTLS),
         File(path="/etc/ssh/sshd_config.d/10-honeydue.conf", content=SSHD),
         File(path="/etc/apt/apt.conf.d/52-honeydue", content=UPGRADES),
-        File(path="/etc/systemd/system/honeydue-metadata.service", content=METADATA_UNIT),
         File(path="/etc/systemd/system/k3s.service", content=K3S_UNIT),
     ]
 
@@ -222,8 +220,10 @@ def k3s_config(node: NodeBoot) -> dict[str, Any]:
             "etcd-snapshot-schedule-cron": node.snapshots.schedule,
             "etcd-snapshot-retention": node.snapshots.retention,
             "etcd-s3": True,
-            # By itself the bucket keeps five (K3s v1.34.0: a number of its own, default 5).
-            "etcd-s3-retention": node.snapshots.retention,
+            # K3s counts what lies in the bucket over all nodes (k3s-io/k3s pull request 8177), and
+            # by a number of its own, five unless given (12669). Per node, so that it means the
+            # same as on a disk.
+            "etcd-s3-retention": node.snapshots.retention * (1 + len(node.peers)),
             "etcd-s3-endpoint": node.snapshots.endpoint,
             "etcd-s3-region": node.snapshots.region,
             "etcd-s3-bucket": node.snapshots.bucket,
@@ -332,29 +332,14 @@ Unattended-Upgrade::Allowed-Origins {
 Unattended-Upgrade::Automatic-Reboot "false";
 """
 
-METADATA_UNIT: Final = f"""\
-[Unit]
-Description=Keep pods from the metadata service, which hands out this node's keys
-Before=k3s.service
-After=network-pre.target
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart={SCRIPT} metadata
-
-[Install]
-WantedBy=multi-user.target
-"""
-
-# As K3s's own installer writes it, but for our steps before the start; they may take long.
+# As K3s's own installer writes it, but for our steps before the start; they may take long. A failed
+# one is tried again after RestartSec, for ever; the metadata service is closed before the first pod.
 K3S_UNIT: Final = f"""\
 [Unit]
 Description=K3s
 Documentation=https://docs.k3s.io
 Wants=network-online.target
-After=network-online.target honeydue-metadata.service
-Requires=honeydue-metadata.service
+After=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
@@ -370,6 +355,7 @@ Restart=always
 RestartSec=5s
 ExecStartPre=-/sbin/modprobe br_netfilter
 ExecStartPre=-/sbin/modprobe overlay
+ExecStartPre={SCRIPT} metadata
 ExecStartPre={SCRIPT} install
 ExecStartPre={SCRIPT} network
 ExecStartPre={SCRIPT} join

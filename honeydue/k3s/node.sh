@@ -28,10 +28,12 @@ die() {
 # --- metadata ------------------------------------------------------------------------------------
 
 # The raw table comes before everything that K3s, flannel and its policy controller write, and
-# nobody else uses it. PREROUTING sees pods; OUTPUT sees this machine's own processes and pods with
-# hostNetwork. Of those only root's may pass, and only until the private NIC is set up (`network`):
-# cloud-init needs the service for that and at each boot. Later no one does, and Traefik, which the
-# internet talks to, is root in the host's network.
+# nobody else uses it; a reboot empties it, and pods come only after K3s. PREROUTING sees pods;
+# OUTPUT sees this machine's own processes and pods with hostNetwork. Of those only root's may pass,
+# and only until the private NIC is set up (`network`): whatever of the image does that (cloud-init's
+# hot-plug, Hetzner's scripts) is root and may ask the service. cloud-init itself has asked before: at
+# each boot it has its data before network-online.target, and K3s comes after. Later no one needs it,
+# and Traefik, which the internet talks to, is root in the host's network.
 block_metadata() {
   drop_metadata PREROUTING
   drop_metadata OUTPUT -m owner ! --uid-owner 0

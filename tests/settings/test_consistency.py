@@ -141,6 +141,15 @@ REFUSED: Final[tuple[Refused, ...]] = (
         ),
     ),
     (
+        "pods in a network of thousands of nodes",
+        config("cluster.podCidr", "172.16.0.0/13"),
+        Problem(
+            "honeydue:cluster.podCidr",
+            "is wider than /14: room for over 1024 nodes, and no pod reaches what else lies in it",
+            "pulumi config set -s prod --path honeydue:cluster.podCidr 172.16.0.0/16",
+        ),
+    ),
+    (
         "services among the pods",
         config("cluster.serviceCidr", "10.42.128.0/17"),
         Problem(
