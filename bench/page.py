@@ -48,8 +48,8 @@ program is `import pulumi`.
 | memory | {before["preview_memory_ratio"]:.1f} | {whole["memory"] / empty["memory"]:.1f} | |
 
 The goal is {verdict}. What is left is the imports below, those of the vendors'
-official clients, and the registrations themselves: with all of it, a resource costs {100 * each:.1f} % of an
-empty run. As a ratio to `import pulumi`:
+official clients, and the registrations themselves: with all of it, a resource costs
+{100 * each:.1f} % of an empty run. As a ratio to `import pulumi`:
 
 | | CPU |
 |---|---|
@@ -91,8 +91,9 @@ What was quadratic, and is not any more: each step of `up` wrote the whole check
 line in a log beside it, `rehearsal/engine/wal.py`, folded in at the end or after a kill); each
 look at the old state built an index of it; each step of `destroy` compared every resource with
 every other. What still is: the SDK itself, whose `wait_for_rpcs` waits anew on *all* outstanding
-registrations whenever one of them is answered. The real engine has the same Python SDK and pays
-the same."""
+registrations whenever one of them is answered; a profile of `up` at 1,000 has nine tenths of its
+time there (at 5,000 none was taken, and the reference wakes the SDK less often than a real run). The
+real engine has the same Python SDK and pays the same."""
 
 
 def _makespan(now: Figures) -> str:
