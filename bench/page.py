@@ -92,8 +92,9 @@ line in a log beside it, `rehearsal/engine/wal.py`, folded in at the end or afte
 look at the old state built an index of it; each step of `destroy` compared every resource with
 every other. What still is: the SDK itself, whose `wait_for_rpcs` waits anew on *all* outstanding
 registrations whenever one of them is answered. A profile of `up` at 1,000 has seven tenths of its
-time there, and one tenth in the engine's threads. At 5,000 none was taken, so how much of 2.2 is the
-engine's is not known: the reference wakes the SDK less often than a real run does. The real engine has the same Python SDK and pays the same."""
+time there, and one tenth in the engine's threads. At 5,000 none was taken, so how much of it is
+the engine's is not known: the reference wakes the SDK less often than a real run does. The real
+engine has the same Python SDK and pays the same."""
 
 
 def _makespan(now: Figures) -> str:
