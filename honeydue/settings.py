@@ -225,8 +225,8 @@ class Redis(_Model):
 class Snapshots(_Model):
     """etcd snapshots to S3. Absent: to the node's own disk only.
 
-    Every manager takes one at each hour of the schedule. `retention` is per manager, on its disk as
-    in the bucket: three managers that keep 28 of six hours each fill the bucket with 84, a week.
+    Every manager takes one whenever the schedule says so. `retention` is per manager, on its disk
+    as in the bucket: three that keep 28, one each six hours, fill the bucket with 84, a week's.
     """
 
     endpoint: S3Endpoint  # host without scheme

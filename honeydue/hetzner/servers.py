@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import pulumi
 import pulumi_hcloud as hcloud
 
+from honeydue import versions
 from honeydue.hetzner.addresses import NodeAddress
 from honeydue.hetzner.network import Network
 from honeydue.k3s import cloud_init
@@ -15,7 +17,6 @@ from honeydue.k3s.gates import Access, health_gate
 from honeydue.k3s.pki import Pki
 from honeydue.naming import manager_labels
 from honeydue.settings import Cluster, Node, Registry, Snapshots
-from honeydue.versions import NODE_IMAGE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class Managers(pulumi.ComponentResource):
         super().__init__("honeydue:hetzner:Managers", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         cluster = args.cluster
+        if versions.K3S_SHA256_AMD64 is None:
+            pulumi.log.warn(UNPINNED)
         spread = hcloud.PlacementGroup(
             f"{name}-spread",
             name=cluster.name,
@@ -85,7 +88,7 @@ class Managers(pulumi.ComponentResource):
                 name=node.name,
                 server_type=node.server_type,
                 keep_disk=True,  # a disk that grew with its type could never be smaller again
-                image=NODE_IMAGE,
+                image=versions.NODE_IMAGE,
                 location=cluster.location_of(node),
                 labels=manager_labels(args.labels, generation=node.generation),
                 # Without one Hetzner mails a root password. By name, not by the resource's id: a
@@ -93,7 +96,7 @@ class Managers(pulumi.ComponentResource):
                 # those whose *properties* hang on it must go too, without a word of ignore_changes
                 # (step_generator.go, calculateDependentReplacements): all three servers would.
                 ssh_keys=[key_name],
-                user_data=_user_data(node, args),
+                user_data=_user_data(node, address, args),
                 firewall_ids=[args.firewall_id],
                 placement_group_id=spread.id.apply(int),
                 public_nets=[
@@ -138,15 +141,28 @@ class Managers(pulumi.ComponentResource):
         self.register_outputs({"serverIds": self.server_ids})
 
 
-def _user_data(node: Node, args: ManagersArgs) -> pulumi.Output[str]:
-    """Secret: it holds the cluster's keys, and Pulumi keeps it in the state."""
+UNPINNED: Final = (
+    "K3s's binary is not pinned: K3S_SHA256_AMD64 in honeydue/versions.py is None, so nodes trust "
+    "the release's own list of checksums. Put the first column of this there: "
+    f"curl -fsSL {cloud_init.RELEASE}/sha256sum-amd64.txt | grep ' k3s$'"
+)
+
+
+def _user_data(node: Node, address: NodeAddress, args: ManagersArgs) -> pulumi.Output[str]:
+    """Secret: it holds the cluster's keys, and Pulumi keeps it in the state.
+
+    Of the public addresses it knows this node's own alone. With all of them, one address that is
+    replaced would take every server along: the engine asks the plugin what must go with a resource
+    that is deleted first, without a word of ignore_changes (as for the key above).
+    """
     pki = args.pki
     known: Mapping[str, pulumi.Input[object]] = {
         "files": dict(pki.files),
         "token": pki.token,
         "password": pki.password,
         "node_password": pki.node_passwords[node.name],
-        "public": [[address.ipv4, address.ipv6] for address in args.addresses],
+        "ipv4": address.ipv4,
+        "ipv6": address.ipv6,
     }
 
     def render(v: dict[str, object]) -> str:
@@ -163,23 +179,20 @@ def _boot(
     token: str,
     password: str,
     node_password: str,
-    public: Sequence[Sequence[str]],
+    ipv4: str,
+    ipv6: str,
 ) -> cloud_init.NodeBoot:
-    cluster, names = args.cluster, [address.name for address in args.addresses]
+    cluster = args.cluster
     private = {other.name: cluster.private_ip(other) for other in cluster.nodes}
     return cloud_init.NodeBoot(
         name=node.name,
         founder=node == cluster.founder,
         private_ip=private[node.name],
-        public_ipv4=public[names.index(node.name)][0],
+        public_ipv4=ipv4,
         peers=tuple(ip for name, ip in private.items() if name != node.name),
-        # Every node answers for every address and name, so that a client may use any of them.
-        tls_sans=(
-            *names,
-            *(ipv4 for ipv4, _ in public),
-            *(ipv6 for _, ipv6 in public),
-            *(str(ip) for ip in private.values()),
-        ),
+        # The kubeconfig opens each node by its own public address, managers each other by any
+        # private one.
+        tls_sans=(*private, ipv4, ipv6, *(str(ip) for ip in private.values())),
         pod_cidr=cluster.pod_cidr,
         service_cidr=cluster.service_cidr,
         tls_files=files,

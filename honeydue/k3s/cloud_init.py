@@ -61,7 +61,7 @@ class Registry:
 @dataclass(frozen=True, kw_only=True)
 class NodeBoot:
     """What one node must know. Addresses without prefix length; `tls_files` is PEM by path below
-    K3s's `server/tls`; `peers` are the other managers' private addresses."""
+    K3s's `server/tls`; `peers` are the other managers' private addresses, all of them."""
 
     name: str
     founder: bool
@@ -332,8 +332,8 @@ Unattended-Upgrade::Allowed-Origins {
 Unattended-Upgrade::Automatic-Reboot "false";
 """
 
-# As K3s's own installer writes it, but for our steps before the start; they may take long. A failed
-# one is tried again after RestartSec, for ever; the metadata service is closed before the first pod.
+# As K3s's own installer writes it, but for our steps before the start; they may take long, and a
+# failed one is tried again, for ever. The metadata service is closed before there is any pod.
 K3S_UNIT: Final = f"""\
 [Unit]
 Description=K3s

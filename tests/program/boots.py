@@ -18,13 +18,6 @@ SECRETS: Final = (
     "canary-secret",
 )
 
-_SANS: Final = (
-    *("honeydue-1", "honeydue-2", "honeydue-3"),
-    *("203.0.113.1", "203.0.113.2", "203.0.113.3"),
-    *("2001:db8:1::1", "2001:db8:2::1", "2001:db8:3::1"),
-    *("10.10.1.11", "10.10.1.12", "10.10.1.13"),
-)
-
 
 def _short(name: str) -> str:
     return f"PEM of {name}\n"
@@ -47,7 +40,11 @@ def boot(
         private_ip=private[number],
         public_ipv4=f"203.0.113.{number}",
         peers=tuple(ip for i, ip in private.items() if i != number),
-        tls_sans=_SANS,
+        tls_sans=(
+            *("honeydue-1", "honeydue-2", "honeydue-3"),
+            *(f"203.0.113.{number}", f"2001:db8:{number}::1"),
+            *("10.10.1.11", "10.10.1.12", "10.10.1.13"),
+        ),
         pod_cidr=IPv4Network("10.42.0.0/16"),
         service_cidr=IPv4Network("10.43.0.0/16"),
         tls_files={name: pem(name) for name in names},

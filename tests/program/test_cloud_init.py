@@ -67,6 +67,7 @@ def test_only_the_founder_may_found_and_nobody_is_told_a_server() -> None:
 
 def test_what_must_be_equal_on_all_servers_is_equal() -> None:
     own = {"node-name", "node-ip", "advertise-address", "node-external-ip", "cluster-init"}
+    own |= {"tls-san"}
     shared = [{k: v for k, v in k3s(boot(i)).items() if k not in own} for i in (1, 2, 3)]
     assert shared[0] == shared[1] == shared[2]
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
+from honeydue import versions
 from honeydue.hetzner.addresses import host_address
 
 from .production import CANARIES, KEY, production, variant
@@ -69,6 +71,49 @@ def test_another_operators_key_takes_no_server_along() -> None:
     for r in production():
         for properties, urns in r.property_dependencies.items():
             assert key not in urns, f"{r.name}.{properties}"
+
+
+def test_another_nodes_address_takes_no_server_along() -> None:
+    """As with the key: an address that is replaced (a changed location, with `protect: false`)."""
+    addresses = {ip.urn: ip.name for ip in production().all("PrimaryIp")}
+    for name in NAMES:
+        needed = server(name).property_dependencies
+        for key in ("userData", "publicNets"):
+            assert {addresses[urn] for urn in needed[key] if urn in addresses} == {
+                f"{name}-ipv4",
+                f"{name}-ipv6",
+            }, key
+
+
+def test_a_nodes_certificate_is_for_its_own_public_address_and_every_private_one() -> None:
+    for number, name in enumerate(NAMES, 1):
+        files = yaml.safe_load(server(name).inputs["userData"])["write_files"]
+        content = {entry["path"]: entry["content"] for entry in files}
+        config = yaml.safe_load(content["/etc/rancher/k3s/config.yaml"])
+        assert config["tls-san"] == [
+            *NAMES,
+            *(f"203.0.113.{number}", f"2001:db8:{number}::1"),
+            *("10.10.1.11", "10.10.1.12", "10.10.1.13"),
+        ]
+
+
+def test_a_binary_without_a_checksum_is_told_once_and_not_per_node(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(versions, "K3S_SHA256_AMD64", None)
+    variant()
+    (told,) = [r for r in caplog.records if "K3S_SHA256_AMD64" in r.getMessage()]
+    assert told.levelname == "WARNING"
+    assert "honeydue/versions.py" in told.getMessage()
+    assert "curl -fsSL https://github.com/k3s-io/k3s/releases/download/v1.34" in told.getMessage()
+
+
+def test_a_pinned_binary_needs_no_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(versions, "K3S_SHA256_AMD64", "0" * 64)
+    variant()
+    assert [r for r in caplog.records if r.levelname == "WARNING"] == []
 
 
 def test_what_would_replace_a_live_server_is_ignored() -> None:
