@@ -7,17 +7,20 @@ provider is called, the operation is saved as pending; after the answer, its res
 the pending mark is gone, in one write. So a run killed at any moment leaves a state from which the
 next run goes on. (`pulumi/pkg/backend/snapshot.go` does the same.)
 
-The checkpoint is written whole before the first of these writes and at the end of the run. In
-between, each is one line that is added to a file beside it (`rehearsal.engine.wal`), because a
-whole checkpoint for each step is quadratic: 1,000 resources took 37 s of CPU (docs/benchmarks.md).
+Each of these writes is one line, added to a file beside the checkpoint (`rehearsal.engine.wal`);
+the checkpoint itself follows at once as long as writing it has cost less than a tenth of the run so
+far, which for a stack like production's is after nearly every step, and at the end of the run. To
+write it whole for each step whatever it costs is quadratic: 1,000 resources took 37 s of CPU
+(docs/benchmarks.md).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from rehearsal.engine.provider import Properties
 from rehearsal.engine.secrets import Crypter
@@ -29,6 +32,9 @@ from rehearsal.engine.state import (
     resource_to_json,
 )
 from rehearsal.engine.wal import Entry, Put, ordered
+
+SHARE_OF_WRITING: Final = 0.1
+"""Of a run's time: what whole checkpoints between its first and its last may cost."""
 
 
 def in_order(resources: Sequence[Resource]) -> tuple[Resource, ...]:
@@ -62,6 +68,8 @@ class Journal:
         # Where each one stands in what was saved, by identity; None: to be saved whole next.
         self._places: dict[int, int] | None = None
         self._next_place = 0
+        # Seconds: when the run began, and what its whole writes have cost so far.
+        self._began, self._writing, self._last_write = time.monotonic(), 0.0, 0.0
 
     def old(self, urns: Iterable[str]) -> Resource | None:
         """The live old resource by the first of `urns` that has one."""
@@ -195,6 +203,7 @@ class Journal:
             written = [self._rewritten(r) for r in kept]
             of = {id(w): r for w, r in zip(written, kept, strict=True)}
             resources, pending = in_order(written), tuple(self._pending.values())
+            began = time.monotonic()
             self._save(
                 deployment_to_json(
                     [self._as_json(r) for r in resources],
@@ -202,6 +211,8 @@ class Journal:
                     self._crypter.salt,
                 )
             )
+            self._last_write = time.monotonic() - began
+            self._writing += self._last_write
             saved = (*(of[id(r)] for r in resources), *pending)
             self._places = {id(item): place for place, item in enumerate(saved)}
             self._next_place = len(saved)
@@ -217,6 +228,9 @@ class Journal:
         places, self._places = self._places, None
         self._note(entry)
         self._places = places
+        now = time.monotonic()
+        if self._writing + self._last_write < SHARE_OF_WRITING * (now - self._began):
+            self.write()
 
     def _put(self, was: Resource | None, now: Resource | None) -> Put:
         """`now` in the place of `was`: a new place for None, an empty one for None."""

@@ -1,6 +1,10 @@
 """`up` killed with SIGKILL at every boundary that it has, one after the other.
 
-    python -m tests.engine.killed FOLDER    prints one JSON object for each boundary
+    python -m tests.engine.killed FOLDER log|whole    prints one JSON object for each boundary
+
+`log`: every write between the first and the last is a line of the log; `whole`: the checkpoint
+follows each time. By itself the engine chooses by the clock, and no two runs would have the same
+boundaries.
 
 Each run is a forked child of this process, which has imported everything and started nothing. The
 vendor is a file: whoever dies, what was made is made. Boundaries are those of the vendor's calls
@@ -19,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rehearsal.engine import secrets
+from rehearsal.engine import journal, secrets
 from rehearsal.engine.deployment import Deployment, Project
 from rehearsal.engine.errors import EngineError
 from rehearsal.engine.provider import Context, Properties, ProviderError
@@ -98,7 +102,10 @@ class Killer:
 def deployment(folder: Path, tick: Callable[[str], None]) -> Deployment:
     vendor = Store(folder / "vendor.json", tick)
     project = Project.load(folder / "project")
-    return Deployment(project, "dev", Backend(folder / "state"), load_provider=vendor.load)
+    # One step at a time: the boundaries of two runs must be the same, to be killed at each.
+    return Deployment(
+        project, "dev", Backend(folder / "state"), load_provider=vendor.load, parallel=1
+    )
 
 
 def up(folder: Path, at: int | None) -> None:
@@ -153,7 +160,8 @@ def in_child(act: Callable[[], None]) -> int:
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, share_of_writing: float) -> None:
+    journal.SHARE_OF_WRITING = share_of_writing  # type: ignore[misc]  # see above
     secrets._ROUNDS = 1000
     start = folder / "start"
     write_project(start / "project", FIRST)
@@ -173,4 +181,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), {"log": 0.0, "whole": float("inf")}[sys.argv[2]])

@@ -8,14 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.parametrize("writes", ["log", "whole"])
 def test_an_up_killed_at_any_boundary_is_finished_by_the_next_and_nothing_is_doubled_or_orphaned(
-    tmp_path: Path,
+    tmp_path: Path, writes: str
 ) -> None:
     process = subprocess.run(
-        [sys.executable, "-m", "tests.engine.killed", str(tmp_path)],
+        [sys.executable, "-m", "tests.engine.killed", str(tmp_path), writes],
         cwd=REPOSITORY,
         env={**os.environ, "PULUMI_CONFIG_PASSPHRASE": "correct horse"},
         capture_output=True,

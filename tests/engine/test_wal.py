@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rehearsal.engine import wal
+from rehearsal.engine import journal, wal
 from rehearsal.engine.deployment import Deployment, Project
 from rehearsal.engine.errors import EngineError
 from rehearsal.engine.state import Backend
@@ -130,7 +130,10 @@ def test_cancel_leaves_the_checkpoint_that_the_real_cli_reads(lab: Lab) -> None:
     ]
 
 
-def test_a_step_costs_one_line_however_large_the_state_is(lab: Lab) -> None:
+def test_a_step_costs_one_line_however_large_the_state_is(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "SHARE_OF_WRITING", 0.0)  # as in a run that can afford no more
     many = "\n".join(f'Thing("t{i}", value="x" * 500, opts=opts())' for i in range(40))
     lab.up(many)
     writes: list[int] = []
