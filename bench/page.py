@@ -88,7 +88,7 @@ peak of the process, MiB.
 {rows}
 
 What was quadratic, and is not any more: each step of `up` wrote the whole checkpoint twice (now one
-line in a log beside it, `rehearsal/engine/wal.py`, folded in as long as that costs little, and at the end); each
+line in a log beside it, `rehearsal/engine/wal.py`, folded in while that costs little); each
 look at the old state built an index of it; each step of `destroy` compared every resource with
 every other. What still is: the SDK itself, whose `wait_for_rpcs` waits anew on *all* outstanding
 registrations whenever one of them is answered. A profile of `up` at 1,000 has seven tenths of its
