@@ -31,7 +31,6 @@ from rehearsal.engine.values import Secret
 from rehearsal.graph import draw
 from rehearsal.home import REPOSITORY, Home
 from rehearsal.lose import lose
-from rehearsal.page import print_page
 from rehearsal.timeline import steps_of
 
 STACK = "rehearsal"
@@ -364,6 +363,8 @@ def guided(options: argparse.Namespace, console: Console) -> int:
         console.print(Text("error: the second preview should be empty", style="red"))
         return 1
     console.print()
+    from rehearsal.page import print_page  # noqa: PLC0415 - the Kubernetes client, for this alone
+
     print_page(console, engine, home)
     return 0
 

@@ -28,15 +28,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
-from rehearsal.clouds.cloudflare import Cloudflare
-from rehearsal.clouds.hetzner import Hetzner
-from rehearsal.clouds.http import Call, Listener, Reply
 from rehearsal.cluster.binaries import Progress
-from rehearsal.cluster.datacenter import Cluster
 from rehearsal.cluster.processes import Identity, end, end_strays, last_words
 from rehearsal.home import REPOSITORY, Home
+
+if TYPE_CHECKING:
+    from rehearsal.clouds.hetzner import Hetzner
+    from rehearsal.clouds.http import Call, Listener
+    from rehearsal.cluster.datacenter import Cluster
+
+# The stand-ins and the cluster are imported where they are served: every other verb only asks
+# where they are, and would pay 0.3 s of each preview for them.
 
 REHEARSAL_ZONES: Final = {"0123456789abcdef0123456789abcdef": "honeydue.test"}
 """Zone id → domain: the account that a rehearsal's Cloudflare token opens."""
@@ -200,6 +204,10 @@ def serve(home: Home, on_ready: Callable[[], None] = lambda: None) -> None:
 
     Raises ServeError when another process serves this home or one of its ports is taken.
     """
+    from rehearsal.clouds.cloudflare import Cloudflare  # noqa: PLC0415 - see above
+    from rehearsal.clouds.hetzner import Hetzner  # noqa: PLC0415
+    from rehearsal.cluster.datacenter import Cluster  # noqa: PLC0415
+
     home.root.mkdir(parents=True, exist_ok=True)
     with (home.root / "serve.lock").open("a") as lock, _held(lock, home):
         ended = end_strays(home.nodes)
@@ -273,6 +281,8 @@ def _held(lock: IO[str], home: Home) -> Iterator[None]:
 
 
 def _listen(app: Any, port: int) -> Listener:
+    from rehearsal.clouds.http import Listener  # noqa: PLC0415 - see above
+
     try:
         return Listener(app, port=port).start()
     except (OSError, SystemExit):  # werkzeug leaves by SystemExit when a port is taken
@@ -284,6 +294,8 @@ def _listen(app: Any, port: int) -> Listener:
 
 
 def _declare_nodes(hetzner: Hetzner, cluster: Cluster) -> None:
+    from rehearsal.clouds.http import Reply  # noqa: PLC0415 - see above
+
     @hetzner.app.operator("GET", "/nodes")
     def _nodes(_call: Call) -> Reply:
         return Reply({"binaries": asdict(Progress.read()), "nodes": cluster.statuses()})
