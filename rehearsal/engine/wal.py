@@ -9,9 +9,9 @@ The first line names the checkpoint that it belongs to, by digest. Each other li
 
 A place is a number: those of the checkpoint's resources come first, in order, then its pending
 operations, then whatever is put or begun at a new place. The log lives while a run does; each
-`save` folds it in, and so does whatever reads the state of a run that was killed. The real CLI, which
-knows nothing of it, finds the lock of the killed run first, and `python -m rehearsal cancel`, which
-removes that lock, folds it in too.
+`save` folds it in, and so does whatever reads the state of a run that was killed. The real CLI,
+which knows nothing of it, finds the lock of the killed run first, and `python -m rehearsal cancel`,
+which removes that lock, folds it in too.
 """
 
 from __future__ import annotations
