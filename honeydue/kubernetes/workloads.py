@@ -40,7 +40,7 @@ class Workloads(pulumi.ComponentResource):
             custom_timeouts=pulumi.CustomTimeouts(create=_PATIENCE, update=_PATIENCE),
         )
         for workload in WORKLOADS:
-            apps.v1.Deployment(
+            rollout = apps.v1.Deployment(
                 f"{name}-{workload.name}",
                 **deployment(
                     workload,
@@ -58,10 +58,13 @@ class Workloads(pulumi.ComponentResource):
                 ),
             )
             if workload.port is not None:
-                # Waits for endpoints, and so for the Deployment beside it.
+                # It waits for endpoints, and so for the Deployment: begun before it, it would hold
+                # one of the engine's places meanwhile, and with `--parallel 1` the only one.
                 core.v1.Service(
                     f"{name}-{workload.name}-service",
                     **service(workload, namespace=args.namespace.namespace),
-                    opts=child,
+                    opts=pulumi.ResourceOptions.merge(
+                        child, pulumi.ResourceOptions(depends_on=[rollout])
+                    ),
                 )
         self.register_outputs({})

@@ -53,8 +53,8 @@ def make_mortal(moment: str, step: int) -> None:
         if pending is not None and count == step and moment == "saved":
             die()
 
-    Journal.begin = begins  # type: ignore[method-assign]
-    Journal.finish = finishes  # type: ignore[method-assign]
+    setattr(Journal, "begin", begins)  # noqa: B010 - a method is replaced
+    setattr(Journal, "finish", finishes)  # noqa: B010
 
 
 if __name__ == "__main__":
