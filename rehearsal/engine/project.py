@@ -15,7 +15,21 @@ from rehearsal.engine.secrets import Crypter
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2, as the CLI reads it: `yes` and `2026-01-01` are words, only true/false bools."""
+    """YAML 1.2, as the CLI reads it: `yes` and `2026-01-01` are words, only true/false bools, and a
+    key that stands twice is an error (PyYAML would take the last in silence)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in seen:
+                    raise EngineError(
+                        f"{key.value!r} stands twice, in lines {seen[key.value]} and {line}; "
+                        "keep one of them"
+                    )
+                seen[key.value] = line
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -33,15 +47,20 @@ _Loader.add_implicit_resolver(
 
 # A configuration has hundreds of values; one that anchors blow up to more is no configuration.
 _MOST_VALUES: Final = 100_000
+_MOST_BYTES: Final = 2**20
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise EngineError(
+                f"{path}: it has {size / 2**20:.1f} MB; a configuration has 1 MB at most"
+            )
         loader = _Loader(path.read_text())
         node = loader.get_single_node()
         if node is not None and _expanded(node, {}) > _MOST_VALUES:
             raise EngineError(f"{path}: its anchors expand to more than {_MOST_VALUES:,} values")
-        loaded = None if node is None else loader.construct_document(node)
+        loaded = None if node is None else _constructed(path, loader, node)
     except OSError as error:
         raise EngineError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -52,6 +71,13 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict) or not isinstance(loaded.get("config") or {}, dict):
         raise EngineError(f"{path}: it and its `config:` must be mappings of keys to values")
     return loaded
+
+
+def _constructed(path: Path, loader: _Loader, node: yaml.Node) -> Any:
+    try:
+        return loader.construct_document(node)
+    except EngineError as error:
+        raise EngineError(f"{path}: {error}") from None
 
 
 def _expanded(node: yaml.Node, known: dict[int, int]) -> int:

@@ -41,9 +41,9 @@ class Redaction:
                 self._forms = None  # worked out when a text comes
 
     def name(self, urn: str) -> None:
-        """Stack, project and a resource's name are no secrets, also where a secret value repeats one
-        (a command's whole environment is secret, and a node's name is in it): an error must name
-        the node."""
+        """Stack, project and a resource's name are no secrets, also where a secret value repeats
+        one (a command's whole environment is secret, and a node's name is in it): an error must
+        name the node."""
         parts = urn.split("::")
         with self._lock:
             self._names |= {parts[0].rpartition(":")[2], *parts[1:2], parts[-1]}
