@@ -9,7 +9,7 @@ STACK   ?= $(if $(shell command -v pulumi),prod,rehearsal)
 ENGINE   = $(if $(filter rehearsal,$(STACK)),$(BIN)/python -m rehearsal,pulumi)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse test test-program lint bench serve down reset kubeconfig
+.PHONY: help setup rehearse test test-program lint bench faults serve down reset kubeconfig
 
 help: ## what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ lint: $(STAMP) ## ruff and mypy --strict
 bench: $(STAMP) ## measure speed and memory, and write docs/benchmarks.md (half an hour)
 	@$(BIN)/python -m rehearsal.cluster.binaries
 	@$(BIN)/python -m bench
+
+faults: $(STAMP) ## break everything that can break, and write docs/faults.md (half an hour)
+	@$(BIN)/python -m rehearsal.cluster.binaries
+	@$(BIN)/python -m tests.faults
 
 serve: $(STAMP) ## the vendors' stand-ins, and the environment for `pulumi up -s rehearsal`
 	@$(BIN)/python -m rehearsal serve

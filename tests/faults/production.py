@@ -107,6 +107,8 @@ def _bytes(path: Path) -> bytes:
 class Production:
     operator: Operator
     witness: Witness
+    locked: str = ""
+    """What `up` said when the first run had just been killed."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -181,6 +183,7 @@ class Production:
             if answer.code != -signal.SIGKILL:
                 assert answer.code == 0, answer.text
                 return kills
+            self.locked = self.locked or self.up().text
             kills += 1
             assert kills < 1000, "the runs make no progress"
 

@@ -522,6 +522,9 @@ class KubernetesProvider:
             return client
         raise ProviderError(
             f"configured Kubernetes cluster is unreachable: {client or 'its kubeconfig is unknown'}"
+            ". Is that node up, and is your address in honeydue:operator.apiCidrs? To go on by "
+            "another node: pulumi config set --path honeydue:cluster.apiNode <node>, then `up` "
+            "again; if all of them are lost: docs/rebuild.md"
         )
 
     def _is_namespaced(self, api_version: str, kind: str) -> bool:
