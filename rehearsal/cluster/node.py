@@ -558,16 +558,34 @@ class Node:
         self._run("kube-scheduler", commands.scheduler(self._layout))
 
     def _keep_house(self) -> None:
-        """Plays local-path-provisioner, which K3s packages: on the first of the running nodes."""
+        """Plays what K3s runs once per cluster: its etcd controller and local-path-provisioner.
+        Here on the first of the running nodes."""
+        known: dict[str, set[int]] = {}
         while True:
             self._pause(HOUSEKEEPING)
             running = [n for n in self._around.neighbours(self) if n.status().phase == "running"]
-            if "local-storage" in self._k3s.disable or any(
-                n.machine.id < self.machine.id for n in running
-            ):
+            if any(n.machine.id < self.machine.id for n in running):
                 continue
             with contextlib.suppress(NoAnswer, Refused):
-                self._provision_volumes()
+                self._drop_departed_members(known)
+                if "local-storage" not in self._k3s.disable:
+                    self._provision_volumes()
+
+    def _drop_departed_members(self, known: dict[str, set[int]]) -> None:
+        """A deleted Node takes its etcd member along, exactly the one that it had: its successor
+        may be joining under the same name. `known`: what was seen before, by Node."""
+        api = self.api()
+        assert api  # the node is up
+        nodes = {n["metadata"]["name"] for n in (api.get("/api/v1/nodes") or {}).get("items") or []}
+        etcd = self.etcd()
+        members = etcd.members()
+        for gone in known.keys() - nodes:
+            for member in members:
+                if member.id in known[gone]:
+                    self._note(f"the Node {gone} is gone: removing its etcd member {member.name}")
+                    etcd.remove(member.id)
+            del known[gone]
+        known.update({n: {m.id for m in members if m.is_of_node(n)} for n in nodes})
 
     def _provision_volumes(self) -> None:
         api = self.api()
