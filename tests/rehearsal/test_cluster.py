@@ -343,6 +343,16 @@ def test_a_replaced_founder_joins_its_peers_and_never_founds_again(datacenter: D
     assert "removing the Node object that the previous honeydue-1 left" in console
 
 
+def test_a_deleted_node_takes_its_etcd_member_along(datacenter: Datacenter) -> None:
+    """How a cluster gets smaller: off, then the Node, and no voter is left (docs/rebuild.md)."""
+    datacenter.server(3).delete().wait_until_finished()
+    assert len(datacenter.etcd(1).members()) == 3
+    datacenter.api(1).delete("/api/v1/nodes/honeydue-3")
+    until(lambda: len(datacenter.etcd(1).members()) == 2, 30)
+    assert not any(member.is_of_node("honeydue-3") for member in datacenter.etcd(1).members())
+    datacenter.create(3)
+
+
 def test_servers_that_k3s_would_refuse_stay_out_and_their_consoles_say_why(
     datacenter: Datacenter,
 ) -> None:
