@@ -107,7 +107,7 @@ class HcloudProvider:
             raise explain(refused, what) from None
         except ConnectionLostError as lost:
             raise self._after_lost_connection(kind, inputs, lost) from None
-        return id_, self._outputs_or_inputs(kind, id_, inputs)
+        return id_, self._read_back(kind, id_, inputs, what)
 
     def find(
         self,
@@ -167,7 +167,7 @@ class HcloudProvider:
             kind.change(self._api, id, Change(old_inputs, new_inputs, names), ctx)
         except Refused as refused:
             raise explain(refused, what) from None
-        return self._outputs_or_inputs(kind, id, new_inputs)
+        return self._read_back(kind, id, {**old_outputs, **new_inputs}, what)
 
     def delete(
         self,
@@ -185,6 +185,22 @@ class HcloudProvider:
 
     def invoke(self, token: str, args: Mapping[str, Any]) -> Properties:  # noqa: ARG002
         raise ProviderError(f"the rehearsal's hcloud provider has no function {token!r}")
+
+    def _read_back(self, kind: Kind, id_: str, inputs: Properties, what: str) -> Properties:
+        """What the vendor has. Others build on it (an address becomes a record), so when it cannot
+        be read the step is not complete, and the next `up` reads it."""
+        try:
+            found = kind.find(self._api, id_, inputs)
+            why = "it is not there"
+        except (ProviderError, Refused) as error:
+            found, why = None, str(error)
+        if found is None:
+            raise ProviderError(
+                f"{what}: it was done (id {id_}) but cannot be read back: {why}; run `up` again",
+                id=id_,
+                outputs=_present(inputs),
+            )
+        return _present(found)
 
     def _outputs_or_inputs(self, kind: Kind, id_: str, inputs: Properties) -> Properties:
         """What the vendor has; what was asked for when it cannot be read just now."""

@@ -21,6 +21,7 @@ from rehearsal.engine.provider import Context, Properties, ProviderError, Unknow
 
 LOCKED_SECONDS: Final = 30.0
 ACTION_SECONDS: Final = 600.0
+READ_AGAIN: Final = 2
 Record = dict[str, Any]
 
 
@@ -99,7 +100,7 @@ class Api:
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Record:
         """One request; waits a while for what is locked. Raises Refused, ConnectionLostError."""
         arguments = {} if body is None else {"json": body}
-        deadline = time.monotonic() + LOCKED_SECONDS
+        deadline, again = time.monotonic() + LOCKED_SECONDS, READ_AGAIN
         while True:
             try:
                 return self._client().request(method, path, **arguments)
@@ -109,6 +110,9 @@ class Api:
                     continue
                 raise Refused(str(error.code), _reason(error)) from None
             except requests.exceptions.RequestException as error:
+                if method == "GET" and again:  # the vendor may have closed an idle connection
+                    again -= 1
+                    continue
                 raise ConnectionLostError(
                     f"no answer from the Hetzner Cloud API to {method} {path} ({_cause(error)}). "
                     "Does the stand-in run? `python -m rehearsal serve`; then run it again: what "

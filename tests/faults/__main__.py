@@ -96,8 +96,9 @@ def page(seen: dict[str, Any]) -> Iterable[str]:
     yield ""
     yield (
         f"{len(trials)} of {len(every)} trials were run, {bad} of them not well. Each one: "
-        "production's own program up to the servers (idle nodes), one fault at each matching request of one run, then the vendor "
-        "is well again and the same verb runs once more. *Converged* means: that run succeeded, "
+        "production's own program up to the servers (idle nodes), one fault at each matching "
+        "request of one run, then the vendor is well again and the same verb runs once more. "
+        "*Converged* means: that run succeeded, "
         "the preview after it is empty, nothing is pending, both stand-ins hold exactly what an "
         "undisturbed run leaves (nothing orphaned, nothing twice), no request was unknown to "
         "them; and in a first deployment everything that does not depend on what failed was "

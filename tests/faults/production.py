@@ -47,7 +47,7 @@ class Witness:
 
     home: Path
     temporary: Path
-    texts: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict, repr=False)
     """Where it stood → what stood there."""
     _end: threading.Event = field(default_factory=threading.Event)
     looked: int = 0
@@ -57,9 +57,11 @@ class Witness:
 
     def look(self) -> None:
         self.looked += 1
+        home = str(self.home).encode()
         for path in Path("/proc").glob("[0-9]*/cmdline"):
-            line = _bytes(path).replace(b"\0", b" ").decode(errors="replace")
-            if line:
+            raw = _bytes(path)
+            if home in raw or home in _bytes(path.with_name("environ")):
+                line = raw.replace(b"\0", b" ").decode(errors="replace")
                 self.texts.setdefault(f"command line: {line[:60]}: {hash(line)}", line)
         for path in self.temporary.rglob("*"):
             if path.is_file():

@@ -240,7 +240,8 @@ def _findings(client: Client, subject: Subject) -> list[str]:
     for pod in failing[:5]:
         name = pluck(pod, "metadata", "name")
         trouble = readiness.pod_trouble(pod) or f"phase {pluck(pod, 'status', 'phase')}, not ready"
-        lines.append(f"pod {name}: {trouble}")
+        node = pluck(pod, "spec", "nodeName")
+        lines.append(f"pod {name}{f' on {node}' if node else ''}: {trouble}")
         lines += [f"  | {line}" for line in _last_log_lines(client, subject, pod)]
     if len(failing) > 5:
         lines.append(f"and {len(failing) - 5} more pods")
