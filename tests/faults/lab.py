@@ -301,16 +301,31 @@ def lab(folder: Path) -> Iterator[Lab]:
 
 @contextmanager
 def impatient_clients() -> Iterator[None]:
-    """Vendors' clients as they are, but for the seconds before they try again or give up."""
+    """Vendors' clients as they are, but for the seconds before they try again."""
 
     class Quick(hcloud.Client):
         def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "timeout": CLIENT_SECONDS})
+            super().__init__(*args, **options)
             self._client._retry_interval_func = lambda _retries: 0.01
 
     with (
         mock.patch.object(hcloud_api, "Client", Quick),
         mock.patch.object(_base_client.BaseClient, "_calculate_retry_timeout", return_value=0.01),
+    ):
+        yield
+
+
+@contextmanager
+def short_of_time() -> Iterator[None]:
+    """Meanwhile vendors' clients wait CLIENT_SECONDS for an answer, and not a minute."""
+    patient = vars(hcloud_api)["Client"]
+
+    def hasty(*args: Any, **options: Any) -> hcloud.Client:
+        made: hcloud.Client = patient(*args, **{**options, "timeout": CLIENT_SECONDS})
+        return made
+
+    with (
+        mock.patch.object(hcloud_api, "Client", hasty),
         mock.patch.object(_base_client, "DEFAULT_TIMEOUT", httpx.Timeout(CLIENT_SECONDS)),
     ):
         yield

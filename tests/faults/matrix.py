@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tests.faults.lab import CLIENT_SECONDS, ENV_FILE, Lab, Told
+from tests.faults.lab import CLIENT_SECONDS, ENV_FILE, Lab, Told, short_of_time
 
 Edit = Callable[[Lab], None]
 
@@ -329,7 +330,8 @@ def _meet(lab: Lab, case: Case) -> tuple[Told, bool]:
                 return told, False
             return told, True
     lab.inject(target.vendor, **fault)
-    told = lab.run(target.verb)
+    with short_of_time() if fault["kind"].startswith("timeout") else nullcontext():
+        told = lab.run(target.verb)
     waiting = lab.healthy()
     return told, not waiting or waiting[0]["times"] < fault.get("times", 1)
 

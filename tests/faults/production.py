@@ -271,18 +271,20 @@ class Production:
         crypter = open_crypter(file.salt)
         raw = Backend(self.operator.home / "state").load(project.name, "rehearsal")
         assert raw is not None
-        secrets = [*Configuration.of(project, file, crypter).secrets]
+        secrets, public = [*Configuration.of(project, file, crypter).secrets], ""
         for resource in deployment_from_json(raw, crypter).resources:
             outputs = plain(resource.outputs)
             if resource.type == "random:index/randomPassword:RandomPassword":
                 secrets.append(outputs["result"])
             if resource.type == "tls:index/privateKey:PrivateKey":
                 secrets += [outputs["privateKeyPem"], outputs.get("privateKeyPemPkcs8") or ""]
+                public += outputs["publicKeyPem"] + outputs["publicKeyOpenssh"]
         lines = [
             line
             for secret in secrets
             for line in secret.replace("\\n", "\n").splitlines()
-            if len(line) >= 12 and "-----" not in line
+            # A private key repeats its public one, which is on every certificate.
+            if len(line) >= 12 and "-----" not in line and line not in public
         ]
         return sorted({*lines, *(base64.b64encode(line.encode()).decode() for line in lines)})
 
