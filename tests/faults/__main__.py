@@ -35,19 +35,19 @@ WELL = "converged"
 
 
 def main(words: list[str]) -> int:
-    seen: dict[str, Any] = json.loads(SEEN.read_text()) if SEEN.exists() else {}
     part = words[0] if words else "all"
+    fresh: dict[str, Any] = {}
     if part in ("all", "hostile"):
-        seen["hostile"] = passed(HOSTILITY)
+        fresh["hostile"] = passed(HOSTILITY)
     if part in ("all", "night"):
-        seen["night"] = passed(NIGHT, KILL_EVERY="1")
+        fresh["night"] = passed(NIGHT, KILL_EVERY="1")
+    trials: dict[str, Any] = {}
     if part not in ("night", "hostile"):
-        only = "" if part in ("all", "vendors") else part
-        trials = seen.setdefault("trials", {})
-        for name, outcome in tried_at_the_vendors(only):
-            trials[name] = outcome
-        known = [case.name for case in cases()]
-        seen["trials"] = {name: trials[name] for name in known if name in trials}
+        trials = dict(tried_at_the_vendors("" if part in ("all", "vendors") else part))
+    seen: dict[str, Any] = json.loads(SEEN.read_text()) if SEEN.exists() else {}
+    trials = seen.get("trials", {}) | trials
+    known = [case.name for case in cases()]
+    seen |= fresh | {"trials": {name: trials[name] for name in known if name in trials}}
     seen["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
     SEEN.write_text(json.dumps(seen, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text("\n".join(page(seen)) + "\n")
@@ -107,7 +107,11 @@ def page(seen: dict[str, Any]) -> Iterable[str]:
         "`.venv/bin/python -m tests.faults vendors`."
     )
     yield ""
-    yield "Names, ids and ports are replaced (`honeydue-N`, `<id>`, `<port>`)."
+    yield (
+        "Above what is quoted stands each time the name and the type of the resource that failed "
+        "(`honeydue-1  hcloud:Server`), and a trial in which the right one is not named, or no way "
+        "out is, is not well. Names, ids and ports are replaced (`honeydue-N`, `<id>`, `<port>`)."
+    )
     yield ""
     yield "| Resource and step | Fault | What the operator read | After the next run |"
     yield "|---|---|---|---|"
