@@ -468,6 +468,9 @@ class Backend:
             others = [p for p in mine.parent.glob("*.json") if p != mine]
             if others:
                 raise EngineError(_locked(others, stack))
+            state = self.path(project, stack)
+            for half in state.parent.glob(f"{state.name}.*.tmp"):  # what a killed run was writing
+                half.unlink(missing_ok=True)
             yield
         finally:
             with suppress(OSError):

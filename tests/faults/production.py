@@ -271,22 +271,31 @@ class Production:
         crypter = open_crypter(file.salt)
         raw = Backend(self.operator.home / "state").load(project.name, "rehearsal")
         assert raw is not None
-        secrets, public = [*Configuration.of(project, file, crypter).secrets], ""
+        secrets, public = [*Configuration.of(project, file, crypter).secrets], b""
         for resource in deployment_from_json(raw, crypter).resources:
             outputs = plain(resource.outputs)
             if resource.type == "random:index/randomPassword:RandomPassword":
                 secrets.append(outputs["result"])
             if resource.type == "tls:index/privateKey:PrivateKey":
                 secrets += [outputs["privateKeyPem"], outputs.get("privateKeyPemPkcs8") or ""]
-                public += outputs["publicKeyPem"] + outputs["publicKeyOpenssh"]
+                public += _bytes_of(outputs["publicKeyPem"])
         lines = [
             line
             for secret in secrets
             for line in secret.replace("\\n", "\n").splitlines()
             # A private key repeats its public one, which is on every certificate.
-            if len(line) >= 12 and "-----" not in line and line not in public
+            if len(line) >= 12 and "-----" not in line and _bytes_of(line) not in public
         ]
         return sorted({*lines, *(base64.b64encode(line.encode()).decode() for line in lines)})
+
+
+def _bytes_of(text: str) -> bytes:
+    """What lines of base64 stand for; of any other text, something that no key holds."""
+    lines = [line for line in text.splitlines() if "-----" not in line]
+    try:
+        return base64.b64decode("".join(lines), validate=True)
+    except ValueError:
+        return text.encode()
 
 
 def _quietly(done: Callable[[], bool]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -47,8 +47,12 @@ def converged(night: Production) -> None:
 
 
 def test_runs_that_are_killed_again_and_again_end_where_an_undisturbed_one_does(
-    night: Production, kills: int, undisturbed: Lab
+    night: Production,
+    kills: int,
+    undisturbed: Lab,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    record_property("killed runs", kills)
     assert kills >= 60 // KILL_EVERY
     converged(night)
     assert night.world() == undisturbed.world()
