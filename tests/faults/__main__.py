@@ -48,6 +48,8 @@ def main(words: list[str]) -> int:
     trials = seen.get("trials", {}) | trials
     known = [case.name for case in cases()]
     seen |= fresh | {"trials": {name: trials[name] for name in known if name in trials}}
+    if "night" in fresh:
+        seen.pop("remark", None)  # by hand in docs/faults.json, about the night before
     seen["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
     SEEN.write_text(json.dumps(seen, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text("\n".join(page(seen)) + "\n")
@@ -136,6 +138,8 @@ def page(seen: dict[str, Any]) -> Iterable[str]:
     )
     yield ""
     yield from listed(seen.get("night", {}))
+    if remark := seen.get("remark"):
+        yield f"\n{remark}"
     yield ""
     yield (
         "The last of these reads everything that was printed on the way, the command lines of all "
