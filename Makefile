@@ -16,7 +16,7 @@ help: ## what there is to do
 
 setup: $(STAMP) ## the virtualenv with everything in it
 
-$(STAMP): requirements.txt requirements-rehearsal.txt
+$(STAMP): requirements.txt requirements-ops.txt requirements-rehearsal.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "setting up $(VENV) (once, about a minute)"
 	@$(PYTHON) -m venv $(VENV)

@@ -2,11 +2,12 @@
 
 import pulumi
 
-from honeydue import images, providers, settings
+from honeydue import providers, settings
 from honeydue.cloudflare.edge import Edge, EdgeArgs
 from honeydue.cloudflare.ranges import ranges
 from honeydue.hetzner.addresses import Addresses, AddressesArgs
 from honeydue.hetzner.nodes import Nodes, NodesArgs
+from honeydue.images.references import references
 from honeydue.k3s.gates import ClusterReady, ClusterReadyArgs
 from honeydue.k3s.pki import Pki, PkiArgs
 from honeydue.kubernetes import provider
@@ -29,7 +30,7 @@ ready = ClusterReady("cluster", up, made)
 kubernetes = provider.connect("kubernetes", ready.kubeconfig, s.cluster_identifier, ready.gate)
 inside = pulumi.ResourceOptions(providers=[*vendors.all, kubernetes])
 Traefik("traefik", TraefikArgs(trusted_ips=cidrs), inside)
-run = images.references(s.registry, s.images)
+run = references(s.registry, s.images)
 Application("honeydue", ApplicationArgs(settings=s, images=run, origin=edge.origin), inside)
 
 pulumi.export("nodes", {n.name: {"ipv4": n.ipv4, "ipv6": n.ipv6} for n in addresses})

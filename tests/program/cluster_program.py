@@ -14,7 +14,7 @@ import pulumi_random as random
 import yaml
 from pydantic import SecretStr
 
-from honeydue.images import references
+from honeydue.images.references import references
 from honeydue.kubernetes.catalogue import NAME
 from honeydue.kubernetes.configuration import Configuration, ConfigurationArgs
 from honeydue.kubernetes.ingress import Ingress, IngressArgs

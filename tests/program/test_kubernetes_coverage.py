@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from honeydue.images import SERVICES
+from honeydue.images.references import SERVICES
 from honeydue.kubernetes.capacity import pods
 from honeydue.kubernetes.catalogue import REDIS, WORKLOADS
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from honeydue.images import reference
+from honeydue.images.references import reference
 from honeydue.kubernetes.catalogue import PULL_SECRET
 
 from .cluster_program import IMAGES, containers, declared, pod, workloads

@@ -1,0 +1,1 @@
+"""The operator's verbs, over the verbs that both engines have."""
