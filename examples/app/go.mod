@@ -1,0 +1,3 @@
+module honeydue.example/app
+
+go 1.25
