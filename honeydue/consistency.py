@@ -192,6 +192,31 @@ def secrets_differ(s: Settings) -> Found:
             yield ("secrets", other), Wrong(f"has the same value as secrets.{one}")
 
 
+def something_says_what_runs(s: Settings) -> Found:
+    builds = s.app is not None if s.image.build is None else s.image.build
+    if builds and s.app is None:
+        why = "is missing, and image.build is true: there is nothing to build from"
+        yield ("app", "path"), Wrong(why, to="../honeyDueAPI-go")
+    if not builds and s.images is None:
+        why = "is missing, and nothing is built: give a tag or digest, or app.path to build from"
+        for service in ("api", "worker", "admin"):
+            yield ("images", service), Wrong(why, to="<git short SHA>")
+
+
+def who_builds_signs(s: Settings) -> Found:
+    builds = s.app is not None if s.image.build is None else s.image.build
+    if not builds:
+        return
+    make = "python -m honeydue.images.keys"
+    if s.signing is None:
+        why = "is missing: what is built is signed before it runs"
+        yield ("signing", "publicKey"), Wrong(why, mend=make)
+        yield ("signing", "privateKey"), Wrong(why, mend=make)
+    elif s.signing.private_key is None:
+        why = "is missing: what is built is signed before it runs"
+        yield ("signing", "privateKey"), Wrong(why)
+
+
 _SECRET_NAMES = {key.name for key in application.SECRETS}
 
 
@@ -216,6 +241,8 @@ RULES: Final[tuple[Callable[[Settings], Found], ...]] = (
     urls_name_the_api,
     database_connections_are_few,
     groups_are_whole,
+    something_says_what_runs,
+    who_builds_signs,
     passwords_are_not_the_account,
     secrets_differ,
 )

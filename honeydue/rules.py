@@ -418,6 +418,27 @@ def image(value: str) -> None:
         raise Wrong("must be a git short SHA (7 to 40 hexadecimal digits) or a sha256: digest")
 
 
+def folder(value: str) -> None:
+    """A path as the operator writes it; whether it is there is seen when it is read."""
+    plain(value)
+    if value.startswith("~"):
+        raise Wrong("begins with ~, which only a shell knows: write the whole path")
+
+
+def build_args(values: dict[str, str]) -> dict[str, str]:
+    for name in values:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise Wrong("holds a name that is no build argument: letters, digits and _")
+        if name in _OUR_BUILD_ARGS:
+            raise Wrong(f"sets {name}, which the program sets from the commit and the platform")
+        if re.search("TOKEN|PASSWORD|SECRET|KEY", name, re.IGNORECASE):
+            raise Wrong(f"sets {name}; build arguments stay readable in the image for ever")
+    return values
+
+
+_OUR_BUILD_ARGS = ("SOURCE_DATE_EPOCH", "TARGETARCH", "TARGETOS", "TARGETPLATFORM")
+
+
 # Where a type is sold (docs.hetzner.com, 2026-11): CX and CAX in Europe only.
 ZONES: Final = {
     "fsn1": "eu-central",

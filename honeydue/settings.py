@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from honeydue import consistency, naming, rules
+from honeydue import consistency, cosign, naming, rules
 from honeydue.problems import Looks, SettingsError, Wrong
 from honeydue.reading import Draft, NotRead, Reading
 
@@ -113,8 +113,29 @@ UserName = Annotated[
     Looks("admin"),
 ]
 ImageRef = Annotated[str, _text(rules.image), Looks("<git short SHA>")]
+Folder = Annotated[str, _text(rules.folder), Looks("../honeyDueAPI-go")]
+BuilderName = Annotated[
+    str,
+    _text(rules.matching(r"[A-Za-z][A-Za-z0-9._-]{0,62}", "a buildx builder's name")),
+    Looks("honeydue-builder"),
+]
+Driver = Annotated[
+    Literal["docker-container", "remote"], _one_line_of("docker-container", "remote")
+]
+Severity = Annotated[
+    Literal["LOW", "MEDIUM", "HIGH", "CRITICAL"],
+    _one_line_of("LOW", "MEDIUM", "HIGH", "CRITICAL"),
+    Looks("CRITICAL"),
+]
+BuildArgs = Annotated[dict[str, str], AfterValidator(rules.build_args)]
+PublicKey = Annotated[
+    str,
+    _text(cosign.public_key),
+    Looks('"$(cat cosign.pub)"'),
+]
+PrivateKey = Annotated[SecretStr, _secret(cosign.private_key), Looks("<the private key's PEM>")]
 Bucket = Annotated[str, _text(rules.bucket), Looks("<bucket>")]
-Folder = Annotated[
+Prefix = Annotated[
     str,
     _text(rules.matching(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", "a path without / at either end")),
 ]
@@ -208,12 +229,43 @@ class Registry(_Model):
     token: AnySecret
 
 
+class App(_Model):
+    """The application's checkout: what is built is the commit that is checked out there."""
+
+    path: Folder  # absolute, or relative to this repository
+
+
+class Scan(_Model):
+    severity: Severity = "CRITICAL"  # a vulnerability of this severity or above stops the release
+
+
+class Image(_Model):
+    """How images are built. `build: false` (CI, rollback) runs what `images` names."""
+
+    build: YesOrNo | None = None  # None: whether `app` is given
+    builder: BuilderName = "honeydue-builder"
+    # docker-container: the stack makes it, Docker runs it. remote: it is there already
+    # (`docker buildx create --driver remote`), and no Docker is needed.
+    driver: Driver = "docker-container"
+    allow_dirty: YesOrNo = False  # build what is not committed, tagged <sha>-dirty-<content>
+    build_args: BuildArgs = {}  # such as other base images
+    scan: Scan = Scan()
+
+
 class Images(_Model):
-    """Tag (git short SHA) or digest (`sha256:…`) of each service."""
+    """Tag (git short SHA) or digest (`sha256:…`) of each service, where nothing is built."""
 
     api: ImageRef
     worker: ImageRef
     admin: ImageRef
+
+
+class Signing(_Model):
+    """cosign's key pair. Who builds needs all of it; who only verifies, the public key."""
+
+    public_key: PublicKey
+    private_key: PrivateKey | None = None
+    password: AnySecret | None = None  # of an encrypted private key, as cosign makes them
 
 
 class Redis(_Model):
@@ -231,7 +283,7 @@ class Snapshots(_Model):
 
     endpoint: S3Endpoint  # host without scheme
     bucket: Bucket
-    folder: Folder = "honeydue"
+    folder: Prefix = "honeydue"
     region: Region
     access_key: AnySecret
     secret_key: AnySecret
@@ -248,7 +300,10 @@ class Settings(_Model):
     cluster: Cluster = Cluster()
     dns: Dns
     registry: Registry
-    images: Images
+    app: App | None = None
+    image: Image = Image()
+    images: Images | None = None
+    signing: Signing | None = None
     redis: Redis = Redis()
     snapshots: Snapshots | None = None
     environment: dict[str, str]  # the env file, validated: becomes the ConfigMap
@@ -268,6 +323,11 @@ class Settings(_Model):
         if self.snapshots is None:
             return "/var/lib/rancher/k3s/server/db/snapshots on each node"
         return f"s3://{self.snapshots.bucket}/{self.snapshots.folder} at {self.snapshots.endpoint}"
+
+    @property
+    def builds(self) -> bool:
+        """Whether this stack builds its images, or runs what `images` names."""
+        return self.app is not None if self.image.build is None else self.image.build
 
     @property
     def hosts(self) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pulumi
 import pulumi_command as command
 
+from honeydue import python
 from honeydue.hetzner.addresses import NodeAddress
 from honeydue.k3s.kubeconfig import kubeconfig
 from honeydue.k3s.pki import Pki
@@ -16,20 +17,7 @@ from honeydue.settings import Cluster, Node
 
 
 def script(gate: Literal["health", "ready"]) -> str:
-    """The shell line that finds the program's Python; equal on every machine, because it is stored.
-
-    The real plugin runs it in the project's folder, without the virtualenv of the language host.
-    """
-    return f"""\
-for python in "$HONEYDUE_PYTHON" "${{VIRTUAL_ENV:+$VIRTUAL_ENV/bin/python}}" \\
-  .venv/bin/python venv/bin/python python3; do
-  if [ -n "$python" ] && command -v "$python" >/dev/null 2>&1; then
-    exec "$python" -m honeydue.k3s.gate {gate}
-  fi
-done
-echo "error: no Python found for the gate: make the program's virtualenv with 'make setup'" >&2
-exit 1
-"""
+    return python.script("honeydue.k3s.gate", gate, called="the gate")
 
 
 @dataclass(frozen=True, kw_only=True)

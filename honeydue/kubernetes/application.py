@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
 
 from honeydue.cloudflare.zone import OriginPair
+from honeydue.images.release import Release
 from honeydue.kubernetes.configuration import Configuration, ConfigurationArgs
 from honeydue.kubernetes.ingress import Ingress, IngressArgs
 from honeydue.kubernetes.namespace import Namespace, NamespaceArgs
@@ -20,7 +20,7 @@ from honeydue.settings import Settings
 @dataclass(frozen=True, kw_only=True)
 class ApplicationArgs:
     settings: Settings
-    images: Mapping[str, str]
+    release: Release
     origin: OriginPair | None
 
 
@@ -60,9 +60,9 @@ class Application(pulumi.ComponentResource):
             "workloads",
             WorkloadsArgs(
                 namespace=namespace,
-                images=args.images,
+                images=args.release.images,
                 configuration=configuration,
-                after=(policies, redis),
+                after=(policies, redis, *args.release.proven),
             ),
             child,
         )

@@ -16,6 +16,7 @@ Manifest = dict[str, Any]
 
 NAME: Final = "app.kubernetes.io/name"
 PULL_SECRET: Final = "gitea-credentials"
+TAG: Final = "honeydue.com/image-tag"
 
 SERVING: Final = "honeydue-serving"
 BACKGROUND: Final = "honeydue-background"
@@ -171,12 +172,13 @@ def resources(*, cpu_millis: int, memory_mib: int) -> Manifest:
 
 
 def deployment(
-    workload: Workload, *, namespace: Text, image: str, config: Text, secrets: Text
+    workload: Workload, *, namespace: Text, image: Text, tag: str, config: Text, secrets: Text
 ) -> Manifest:
     """Metadata and spec of the Deployment.
 
     `config` and `secrets` are the names of the ConfigMap and the Secret: a new content is a new
-    name and so, by the pod template, a rollout.
+    name and so, by the pod template, a rollout. `image` is a digest; the tag that it was pushed
+    under stands beside it, outside of the pod template, where a change rolls nothing.
     """
     env_from: list[Manifest] = [{"configMapRef": {"name": config}}]
     if workload.secrets:
@@ -187,7 +189,8 @@ def deployment(
             "namespace": namespace,
             "labels": labels(workload.name),
             # What `kubectl rollout history` lists beside each revision.
-            "annotations": {"kubernetes.io/change-cause": image},
+            "annotations": {"kubernetes.io/change-cause": image}
+            | ({TAG: tag} if tag else {}),
         },
         "spec": {
             "replicas": workload.replicas,
@@ -227,11 +230,11 @@ def _strategy(workload: Workload) -> Manifest:
     return {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 
 
-def _pod(workload: Workload, *, image: str, env_from: list[Manifest]) -> Manifest:
+def _pod(workload: Workload, *, image: Text, env_from: list[Manifest]) -> Manifest:
     container: Manifest = {
         "name": workload.name,
         "image": image,
-        "imagePullPolicy": "IfNotPresent",  # tags are commits and never move
+        "imagePullPolicy": "IfNotPresent",  # a digest is the same for ever
         "envFrom": env_from,
         "resources": resources(cpu_millis=workload.cpu_millis, memory_mib=workload.memory_mib),
         "securityContext": CONTAINER_SECURITY,

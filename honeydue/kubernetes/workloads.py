@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_kubernetes import apps, core
 
+from honeydue.images.release import Running
 from honeydue.kubernetes.catalogue import ROLLOUT_SECONDS, WORKLOADS, deployment, service
 from honeydue.kubernetes.configuration import Configuration
 from honeydue.kubernetes.namespace import Namespace
@@ -18,10 +19,10 @@ _PATIENCE = f"{ROLLOUT_SECONDS + 120}s"
 
 @dataclass(frozen=True, kw_only=True)
 class WorkloadsArgs:
-    """`images`: service → full reference. `after`: what must work before the first pod starts."""
+    """`images`: service → what it runs. `after`: what must work before the first pod starts."""
 
     namespace: Namespace
-    images: Mapping[str, str]
+    images: Mapping[str, Running]
     configuration: Configuration
     after: tuple[pulumi.Resource, ...] = ()
 
@@ -45,7 +46,8 @@ class Workloads(pulumi.ComponentResource):
                 **deployment(
                     workload,
                     namespace=args.namespace.namespace,
-                    image=args.images[workload.name],
+                    image=args.images[workload.name].reference,
+                    tag=args.images[workload.name].tag,
                     config=args.configuration.config,
                     secrets=args.configuration.secrets,
                 ),

@@ -14,7 +14,8 @@ import pulumi_random as random
 import yaml
 from pydantic import SecretStr
 
-from honeydue.images.references import references
+from honeydue.images.references import SERVICES, repository
+from honeydue.images.release import Running
 from honeydue.kubernetes.catalogue import NAME
 from honeydue.kubernetes.configuration import Configuration, ConfigurationArgs
 from honeydue.kubernetes.ingress import Ingress, IngressArgs
@@ -24,7 +25,7 @@ from honeydue.kubernetes.provider import connect
 from honeydue.kubernetes.redis import Redis, RedisArgs
 from honeydue.kubernetes.traefik import Traefik, TraefikArgs
 from honeydue.kubernetes.workloads import Workloads, WorkloadsArgs
-from honeydue.settings import Cluster, Dns, Images, Registry
+from honeydue.settings import Cluster, Dns, Registry
 
 from .recording import Recorded, Recording, record
 
@@ -62,9 +63,13 @@ def secret(values: Mapping[str, str]) -> dict[str, SecretStr]:
     return {key: SecretStr(value) for key, value in values.items()}
 
 
-IMAGES: Final = references(
-    registry(), Images(api="237c6b8", worker="237c6b8", admin="sha256:" + "ab" * 32)
-)
+IMAGES: Final = {
+    service: repository(server="gitea.treytartt.com", namespace="admin", service=service)
+    + "@sha256:"
+    + digit * 64
+    for service, digit in zip(SERVICES, "abc", strict=True)
+}
+TAG: Final = "237c6b8"
 
 KINDS: Final = {
     "kubernetes:apps/v1:Deployment",
@@ -99,6 +104,7 @@ def declared(
     secret_key: str = CANARIES["SECRET_KEY"],
     debug: str = "false",
     token: str = TOKEN,
+    tag: str = TAG,
 ) -> Recording:
     """One run of the program's Kubernetes half; cached, since many tests read the same one."""
 
@@ -148,7 +154,7 @@ def declared(
             "workloads",
             WorkloadsArgs(
                 namespace=namespace,
-                images=IMAGES,
+                images={k: Running(reference=v, tag=tag) for k, v in IMAGES.items()},
                 configuration=configuration,
                 after=(policies, server),
             ),

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from honeydue.images.references import reference
+from honeydue.images.references import repository
 from honeydue.kubernetes.catalogue import PULL_SECRET
 
 from .cluster_program import IMAGES, containers, declared, pod, workloads
@@ -16,7 +16,7 @@ every_workload = pytest.mark.parametrize("workload", workloads().values(), ids=w
 
 PINNED = re.compile(
     r"gitea\.treytartt\.com/admin/honeydue-(api|worker|admin)"
-    r"(:[0-9a-f]{7,12}|@sha256:[0-9a-f]{64})"
+    r"@sha256:[0-9a-f]{64}"
     r"|docker\.io/library/redis:\d+\.\d+\.\d+-alpine@sha256:[0-9a-f]{64}"
 )
 
@@ -50,23 +50,26 @@ def test_the_pull_secret_is_a_docker_login_of_that_name() -> None:
     assert list(secret.inputs["data"]) == [".dockerconfigjson"]
 
 
-def test_a_reference_is_built_from_a_tag_or_a_digest() -> None:
-    place = {"server": "gitea.treytartt.com", "namespace": "admin", "service": "api"}
-    assert reference(**place, version="237c6b8") == (
-        "gitea.treytartt.com/admin/honeydue-api:237c6b8"
-    )
-    digest = "sha256:" + "ab" * 32
-    assert reference(**place, version=digest) == (
-        f"gitea.treytartt.com/admin/honeydue-api@{digest}"
-    )
+@pytest.mark.parametrize("service", IMAGES)
+def test_the_tag_stands_beside_the_deployment_and_changes_no_pod(service: str) -> None:
+    before, after = workloads()[service], workloads(declared(tag="8f14e45"))[service]
+    assert after.inputs["metadata"]["annotations"]["honeydue.com/image-tag"] == "8f14e45"
+    assert before.inputs["metadata"] != after.inputs["metadata"]
+    assert before.inputs["spec"] == after.inputs["spec"]
 
 
-@pytest.mark.parametrize("version", ["", "latest"])
-def test_a_reference_never_floats(version: str) -> None:
-    with pytest.raises(ValueError, match=r"images\.api: "):
-        reference(server="gitea.treytartt.com", namespace="admin", service="api", version=version)
+@pytest.mark.parametrize("service", IMAGES)
+def test_an_image_given_by_digest_alone_has_no_tag_to_tell(service: str) -> None:
+    workload = workloads(declared(tag=""))[service]
+    assert "honeydue.com/image-tag" not in workload.inputs["metadata"]["annotations"]
+
+
+def test_a_repository_is_the_registry_the_namespace_and_the_service() -> None:
+    assert repository(server="gitea.treytartt.com", namespace="admin", service="api") == (
+        "gitea.treytartt.com/admin/honeydue-api"
+    )
 
 
 def test_an_unknown_service_has_no_image() -> None:
     with pytest.raises(ValueError, match="no such service: 'web'"):
-        reference(server="gitea.treytartt.com", namespace="admin", service="web", version="237c6b8")
+        repository(server="gitea.treytartt.com", namespace="admin", service="web")

@@ -61,7 +61,12 @@ CONFIG: Final[dict[str, Any]] = {
         "username": "admin",
         "token": "sample-registry-token",
     },
-    "images": {"api": "237c6b8", "worker": "237c6b8", "admin": "sha256:" + "6f" * 32},
+    # By digest, so that no registry is asked when the whole program is declared.
+    "images": {
+        "api": "sha256:" + "a1" * 32,
+        "worker": "sha256:" + "b2" * 32,
+        "admin": "sha256:" + "6f" * 32,
+    },
     "redis": {"externalUrl": "rediss://:sample-redis-password@redis.vendor.net:6380/0"},
     "snapshots": {
         "endpoint": "s3.us-west-004.backblazeb2.com",

@@ -48,12 +48,10 @@ def test_production_as_committed_lacks_nothing_but_what_only_the_operator_knows(
     with pytest.raises(SettingsError) as caught:
         parse("prod", config, None, config.pop("envFile"), secret_keys=())
     assert [(p.key.removeprefix("honeydue:"), p.wrong) for p in caught.value.problems[:-1]] == [
+        ("app.path", "is still a placeholder"),
         ("cloudflareToken", "is missing"),
         ("dns.zoneId", "is still a placeholder"),
         ("hcloudToken", "is missing"),
-        ("images.admin", "is still a placeholder"),
-        ("images.api", "is still a placeholder"),
-        ("images.worker", "is still a placeholder"),
         ("operator.apiCidrs[0]", "is still a placeholder"),
         ("operator.sshPublicKey", "is still a placeholder"),
         ("registry.token", "is missing"),
@@ -61,6 +59,8 @@ def test_production_as_committed_lacks_nothing_but_what_only_the_operator_knows(
         ("secrets.EMAIL_HOST_PASSWORD", "is missing"),
         ("secrets.POSTGRES_PASSWORD", "is missing"),
         ("secrets.SECRET_KEY", "is missing"),
+        ("signing.privateKey", "is missing: what is built is signed before it runs"),
+        ("signing.publicKey", "is still a placeholder"),
     ]
     last = caught.value.problems[-1]
     assert last.key == "deploy/prod.env"

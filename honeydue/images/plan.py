@@ -1,0 +1,168 @@
+"""What runs in this release, found out before anything is declared.
+
+Either it is built from the application's checkout (`Build`), or it is there already (`Prebuilt`):
+tags are resolved to digests now, by asking the registry, so that the preview shows what will run.
+Everything that is missing is told at once, in the settings' own form.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pulumi
+
+from honeydue.images import checkout, dockerfile
+from honeydue.images.references import SERVICES, path_of
+from honeydue.problems import Problem, SettingsError
+from honeydue.settings import Images, Settings
+
+STAGED: Final = Path(".build")
+"""Relative to the program, so that the state says the same on every machine."""
+IGNORED_VULNERABILITIES: Final = Path("deploy/trivyignore.yaml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """`context`: the clean copy of the commit. `epochs`: service → SOURCE_DATE_EPOCH."""
+
+    context: Path
+    tag: str
+    epochs: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prebuilt:
+    """Service → digest; service → the tag it was asked for under, empty when by digest alone."""
+
+    digests: Mapping[str, str]
+    tags: Mapping[str, str]
+
+
+Plan = Build | Prebuilt
+
+
+def plan(s: Settings) -> Plan:
+    """Raises pulumi.RunError with everything that is missing."""
+    problems: list[Problem] = []
+    found: Plan | None = None
+    if s.builds:
+        try:
+            found = _build(s)
+            problems = [*_missing_targets(s, found), *_missing_tools(s)]
+        except checkout.CheckoutError as error:
+            problems = [Problem("honeydue:app.path", error.wrong, error.mend), *_missing_tools(s)]
+    elif s.images is not None:  # the settings see to it
+        digests, problems = _digests(s, s.images)
+        tags = {service: _tag(getattr(s.images, service)) for service in SERVICES}
+        found = Prebuilt(digests=digests, tags=tags)
+    if problems or found is None:
+        raise pulumi.RunError(str(SettingsError(s.stack, problems)))
+    return found
+
+
+# Built
+
+
+def _build(s: Settings) -> Build:
+    assert s.app is not None  # the settings see to it
+    path = Path(s.app.path)
+    found = checkout.read(path, allow_dirty=s.image.allow_dirty)
+    if "Dockerfile" not in found.times:
+        raise checkout.CheckoutError(
+            f"{path} has no Dockerfile at its root", f"git -C {path} add Dockerfile, and commit it"
+        )
+    text = (path / "Dockerfile").read_text()
+    epochs = {
+        service: found.time([*dockerfile.matching(dockerfile.sources(text, service), found.times)])
+        for service in SERVICES
+    }
+    return Build(context=checkout.stage(found, STAGED), tag=found.tag, epochs=epochs)
+
+
+def _missing_targets(s: Settings, build: Build) -> Iterator[Problem]:
+    assert s.app is not None
+    there = dockerfile.targets((build.context / "Dockerfile").read_text())
+    for service in SERVICES:
+        if service not in there:
+            wrong = f"has a Dockerfile without the target {service} (it has {', '.join(there)})"
+            yield Problem(
+                "honeydue:app.path", wrong, f"{s.app.path}/Dockerfile: FROM … AS {service}"
+            )
+
+
+def _missing_tools(s: Settings) -> Iterator[Problem]:
+    """What the build would miss on this machine, minutes later."""
+    if s.image.driver == "remote" and not _builder_file(s.image.builder).is_file():
+        yield Problem(
+            "honeydue:image.builder",
+            f"names {s.image.builder}, and buildx knows no such builder on this machine",
+            f"docker buildx create --name {s.image.builder} --driver remote <tcp://… or unix://…>",
+        )
+    if shutil.which("trivy") is None:
+        yield Problem(
+            "honeydue:image.scan",
+            "needs trivy, which is not on the PATH: nothing runs that was not scanned",
+            "brew install trivy (https://trivy.dev/docs/latest/getting-started/installation/)",
+        )
+
+
+def _builder_file(name: str) -> Path:
+    """Where buildx keeps a builder: its own folder, else the one below Docker's."""
+    docker = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    return Path(os.environ.get("BUILDX_CONFIG") or docker / "buildx") / "instances" / name
+
+
+# There already
+
+
+def _digests(s: Settings, images: Images) -> tuple[dict[str, str], list[Problem]]:
+    wanted: dict[str, str] = {service: getattr(images, service) for service in SERVICES}
+    digests = {service: value for service, value in wanted.items() if _tag(value) == ""}
+    if len(digests) == len(wanted):
+        return digests, []  # nothing to ask: a registry that is down is no reason to stop
+    # Not before it is needed: the client costs a preview 0.1 s.
+    from honeydue.images.registry import Login, Registry, RegistryError, nearest  # noqa: PLC0415
+
+    problems: list[Problem] = []
+    login = Login(s.registry.username, s.registry.token.get_secret_value())
+    try:
+        with Registry(s.registry.server, login) as registry:
+            for service, tag in wanted.items():
+                if service in digests:
+                    continue
+                repository = path_of(s.registry.namespace, service)
+                digest = registry.digest(repository, tag)
+                if digest is not None:
+                    digests[service] = digest
+                    continue
+                near = nearest(tag, registry.tags(repository))
+                wrong = f"names {tag}, and {s.registry.server}/{repository} has no such tag"
+                problems.append(
+                    Problem(
+                        f"honeydue:images.{service}",
+                        f"{wrong}; nearest: {', '.join(near)}"
+                        if near
+                        else f"{wrong}, nor any other",
+                        f"pulumi config set -s {s.stack} --path honeydue:images.{service} "
+                        + (near[0] if near else "<git short SHA>"),
+                    )
+                )
+    except RegistryError as error:
+        problems.append(
+            Problem(
+                "honeydue:registry",
+                f"{error}; the images' digests cannot be looked up",
+                f"{error.mend}; or name digests, for which nobody is asked (what ran last: "
+                f"pulumi stack output images -s {s.stack})",
+            )
+        )
+    return digests, problems
+
+
+def _tag(value: str) -> str:
+    return "" if value.startswith("sha256:") else value

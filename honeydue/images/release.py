@@ -1,0 +1,194 @@
+"""The release: what each service runs, built or there already, and proven before it may run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pulumi
+import pulumi_command as command
+
+from honeydue import python
+from honeydue.images.plan import IGNORED_VULNERABILITIES, Build, Plan, Prebuilt, plan
+from honeydue.images.references import SERVICES, repository
+from honeydue.settings import Settings, Signing
+
+__all__ = ["Release", "ReleaseArgs", "Running", "plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseArgs:
+    settings: Settings
+    plan: Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """What one service runs."""
+
+    reference: pulumi.Input[str]
+    """`<server>/<namespace>/honeydue-api@sha256:…`. The tag is not part of it: another commit with
+    the same bytes must not roll a pod."""
+    tag: str
+    """The tag that the image was pushed under; empty when the settings name a digest alone."""
+
+
+class Release(pulumi.ComponentResource):
+    """Builds (docs/adr/0009), scans and signs what is built, and verifies what will run.
+
+    A release is one: no Deployment rolls before *every* image is proven, so that a push that fails
+    for one of three does not leave half of a release running.
+    """
+
+    images: Mapping[str, Running]
+    proven: Sequence[pulumi.Resource]
+    """What a Deployment has to wait for."""
+
+    def __init__(
+        self, name: str, args: ReleaseArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("honeydue:images:Release", name, None, opts)
+        self._settings = args.settings
+        child = pulumi.ResourceOptions(parent=self)
+        match args.plan:
+            case Build() as plan:
+                self._built(name, plan, child)
+            case Prebuilt() as plan:
+                self._prebuilt(name, plan, child)
+        self.register_outputs({"images": self.references, "tags": self.tags})
+
+    @property
+    def references(self) -> dict[str, pulumi.Input[str]]:
+        return {service: running.reference for service, running in self.images.items()}
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {service: running.tag for service, running in self.images.items()}
+
+    def _built(self, name: str, plan: Build, child: pulumi.ResourceOptions) -> None:
+        # Their provider looks for Docker, and importing both costs a preview half a second.
+        from honeydue.images.build import Builds, BuildsArgs  # noqa: PLC0415
+
+        s = self._settings
+        assert s.signing is not None  # the settings see to it
+        digests = Builds("images", BuildsArgs(settings=s, plan=plan), child).digests
+        images, proven = {}, []
+        for service in SERVICES:
+            vouched = self._gate(
+                f"{name}-{service}-vouched",
+                "vouch",
+                service,
+                digests[service],
+                plan.tag,
+                triggers=[s.image.scan.severity, _ignored()],
+                more={
+                    "COSIGN_PRIVATE_KEY": _secret(s.signing.private_key),
+                    "COSIGN_PASSWORD": _secret(s.signing.password),
+                    "HONEYDUE_SCAN_SEVERITY": s.image.scan.severity,
+                    "HONEYDUE_SCAN_IGNORE": str(IGNORED_VULNERABILITIES),
+                },
+                opts=child,
+            )
+            verified = self._verified(name, service, vouched.stdout, plan.tag, child)
+            # What verification printed, not what the build said: in a preview of a changed build
+            # the plugin gives an empty digest, and only a Command's output is really unknown.
+            images[service] = self._running(service, verified.stdout.apply(_digest), plan.tag)
+            proven.append(verified)
+        self.images, self.proven = images, proven
+
+    def _prebuilt(self, name: str, plan: Prebuilt, child: pulumi.ResourceOptions) -> None:
+        images, proven = {}, []
+        for service in SERVICES:
+            digest, tag = plan.digests[service], plan.tags[service]
+            images[service] = self._running(service, digest, tag)
+            if self._settings.signing is not None:
+                proven.append(self._verified(name, service, digest, tag, child))
+        if self._settings.signing is None:
+            pulumi.log.warn(
+                "images run unverified: honeydue:signing.publicKey is not set, so a changed or "
+                "foreign image in the registry would not be noticed",
+                self,
+            )
+        self.images, self.proven = images, proven
+
+    def _running(self, service: str, digest: pulumi.Input[str], tag: str) -> Running:
+        return Running(reference=pulumi.Output.concat(self._image(service), "@", digest), tag=tag)
+
+    def _image(self, service: str) -> str:
+        registry = self._settings.registry
+        return repository(server=registry.server, namespace=registry.namespace, service=service)
+
+    def _verified(
+        self,
+        name: str,
+        service: str,
+        digest: pulumi.Input[str],
+        tag: str,
+        opts: pulumi.ResourceOptions,
+    ) -> command.local.Command:
+        return self._gate(
+            f"{name}-{service}-verified", "verify", service, digest, tag, triggers=[], opts=opts
+        )
+
+    def _gate(
+        self,
+        name: str,
+        verb: Literal["vouch", "verify"],
+        service: str,
+        digest: pulumi.Input[str],
+        tag: str,
+        *,
+        triggers: Sequence[pulumi.Input[Any]],
+        more: Mapping[str, pulumi.Input[str]] | None = None,
+        opts: pulumi.ResourceOptions,
+    ) -> command.local.Command:
+        """`python -m honeydue.images.gate <verb>`; prints the digest and nothing else."""
+        s = self._settings
+        assert s.signing is not None
+        key = _fingerprint(s.signing)
+        return command.local.Command(
+            name,
+            create=python.script("honeydue.images.gate", verb, called="the images' gate"),
+            environment={
+                "HONEYDUE_IMAGE": self._image(service),
+                "HONEYDUE_DIGEST": digest,
+                "HONEYDUE_TAG": tag,
+                "HONEYDUE_STACK": s.stack,
+                "REGISTRY_USERNAME": s.registry.username,
+                "REGISTRY_TOKEN": _secret(s.registry.token),
+                "COSIGN_PUBLIC_KEY": s.signing.public_key,
+                **(more or {}),
+            },
+            triggers=[digest, tag, key, *triggers],
+            opts=pulumi.ResourceOptions.merge(
+                opts,
+                pulumi.ResourceOptions(
+                    # The triggers say when to ask again. A rotated token must not: an image that
+                    # was proven stays proven, also when a new vulnerability has become known, or
+                    # a rollback at night could be refused. (A replacement takes the new values.)
+                    ignore_changes=["environment"],
+                    # The gate prints no secret; the outputs repeat the environment, which has one.
+                    additional_secret_outputs=["stderr", "environment"],
+                ),
+            ),
+        )
+
+
+def _digest(printed: str) -> str:
+    return printed.strip()
+
+
+def _fingerprint(signing: Signing) -> str:
+    return hashlib.sha256(signing.public_key.encode()).hexdigest()[:16]
+
+
+def _ignored() -> str:
+    """Changes when the list of ignored vulnerabilities does."""
+    file = IGNORED_VULNERABILITIES
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
+
+
+def _secret(value: Any) -> pulumi.Output[str]:
+    return pulumi.Output.secret("" if value is None else value.get_secret_value())
