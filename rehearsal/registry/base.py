@@ -34,6 +34,11 @@ FROM files
 ENV PATH=/usr/local/go/bin:/go/bin:/usr/bin:/bin GOPATH=/go GOTOOLCHAIN=local
 WORKDIR /go
 """
+# Compressed lightly: it goes over loopback only, while someone waits.
+_PACKED: Final = (
+    "rewrite-timestamp=true,oci-mediatypes=true,"
+    "compression=zstd,compression-level=1,force-compression=true"
+)
 
 
 def go_image(builder: BuildKit, server: str, tokens: Tokens, scratch: Path) -> str:
@@ -42,24 +47,17 @@ def go_image(builder: BuildKit, server: str, tokens: Tokens, scratch: Path) -> s
     `scratch`: a folder for the build's context, emptied again. Raises ForgeError."""
     busybox = _busybox()
     go, version = _go()
-    recipe = hashlib.sha256(_DOCKERFILE.encode() + busybox.read_bytes()).hexdigest()[:8]
+    recipe = hashlib.sha256((_DOCKERFILE + _PACKED).encode() + busybox.read_bytes()).hexdigest()[:8]
     repository, tag = f"{tokens.username}/go", f"{version}-{recipe}"
     digest = digest_of(server, tokens, repository, tag)
     if digest is None:
         scratch.mkdir(parents=True, exist_ok=True)
+        output = f"type=image,name={server}/{repository}:{tag},push=true,{_PACKED}"
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             _fill(Path(folder), go, busybox)
+            epoch = ("--build-arg", "SOURCE_DATE_EPOCH=0")
             builder.build(
-                [
-                    *("--provenance=false", "--build-arg", "SOURCE_DATE_EPOCH=0"),
-                    # Compressed lightly: it goes over loopback only, while someone waits.
-                    "--output",
-                    f"type=image,name={server}/{repository}:{tag},push=true,rewrite-timestamp=true,"
-                    "oci-mediatypes=true,compression=zstd,compression-level=1,force-compression=true",
-                    folder,
-                ],
-                server,
-                tokens,
+                ["--provenance=false", *epoch, "--output", output, folder], server, tokens
             )
         digest = digest_of(server, tokens, repository, tag)
     if digest is None:

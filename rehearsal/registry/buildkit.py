@@ -36,6 +36,7 @@ KEPT: Final = "4GB"
 """How much layer cache outlives a collection; the base image and the application need about 1."""
 _SYSTEM_PATHS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _CAP_SYS_ADMIN: Final = 21
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
 def why_not() -> str:
@@ -50,8 +51,7 @@ def why_not() -> str:
             "images are built here by BuildKit, which needs root on this machine\n"
             "  mend: sudo make rehearse IMAGES=1, or rehearse without images"
         )
-    effective = re.search(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.M)
-    if effective and not int(effective[1], 16) >> _CAP_SYS_ADMIN & 1:
+    if not _capabilities() >> _CAP_SYS_ADMIN & 1:
         return (
             "images are built here by BuildKit, and this root may not mount (no CAP_SYS_ADMIN)\n"
             "  mend: run on the machine itself, or in a container started with --privileged"
@@ -86,7 +86,7 @@ class BuildKit:
         socket_file = socket_of(self._folder)
         _make_ours(socket_file.parent)
         self._root.mkdir(parents=True, exist_ok=True)
-        unmount_below(self._root)
+        clear(self._folder)
         configuration = self._root / "buildkitd.toml"
         configuration.write_text(self._toml(socket_file))
         process = Supervised(
@@ -112,7 +112,7 @@ class BuildKit:
         if self._process:
             self._process.stop()
             self._process = None
-            unmount_below(self._root)
+            clear(self._folder)
             shutil.rmtree(socket_of(self._folder).parent, ignore_errors=True)
 
     @property
@@ -193,18 +193,32 @@ def socket_of(folder: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"honeydue-{name}" / "buildkitd.sock"
 
 
-def unmount_below(folder: Path) -> list[Path]:
-    """Takes away what a killed buildkitd left mounted; without that the folder cannot be deleted.
-    Returns what was mounted."""
-    found = []
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        at = line.split()[1]
-        path = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), at))
-        if path.is_relative_to(folder.resolve()):
-            found.append(path)
-    for path in reversed(found):  # the last mounted first
-        subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
-    return found
+def clear(folder: Path) -> None:
+    """Ends the build steps of a buildkitd that is gone, and takes away what it left mounted.
+
+    A step is the first process of its own pid namespace, so nothing ends it when its runc dies;
+    and a folder with something mounted in it cannot be deleted."""
+    root = folder / "buildkit"
+    for step in root.glob("runc-*/executor/*/config.json"):
+        subprocess.run(
+            [_runc() or "runc", "delete", "--force", step.parent.name],
+            capture_output=True,
+            check=False,
+        )
+    for mounted in reversed(_mounts_below(root)):  # the last mounted first
+        subprocess.run(["umount", "--lazy", str(mounted)], capture_output=True, check=False)
+    for step in root.glob("runc-*/executor/*/config.json"):
+        shutil.rmtree(step.parent, ignore_errors=True)
+
+
+def _mounts_below(folder: Path) -> list[Path]:
+    if sys.platform != "linux":
+        return []
+    table = Path("/proc/self/mounts").read_text()
+    # Blanks and the like stand there as octal escapes.
+    points = (line.split()[1] for line in table.splitlines())
+    paths = (Path(_OCTAL.sub(lambda escape: chr(int(escape[1], 8)), point)) for point in points)
+    return [path for path in paths if path.is_relative_to(folder.resolve())]
 
 
 def _make_ours(folder: Path) -> None:
@@ -216,6 +230,12 @@ def _make_ours(folder: Path) -> None:
             f"{folder} is somebody else's, and BuildKit's socket would be in it\n"
             f"  mend: rm -r {folder}"
         )
+
+
+def _capabilities() -> int:
+    """The effective ones of this process, a bit each."""
+    found = re.search(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.M)
+    return int(found[1], 16) if found else 0
 
 
 def _runc() -> str:

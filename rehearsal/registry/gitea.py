@@ -15,6 +15,7 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -55,6 +56,13 @@ class _Secrets:
     tokens: Tokens | None = None
 
 
+def why_not() -> str:
+    """Why Gitea cannot run here, and what mends it; empty when it can."""
+    if not shutil.which("git"):
+        return "Gitea does not start without git\n  mend: apt-get install -y git"
+    return ""
+
+
 class Gitea:
     """One Gitea of one home, on 127.0.0.1:<port>."""
 
@@ -71,9 +79,9 @@ class Gitea:
 
     def start(self, asked_to_stop: Callable[[], bool] = lambda: False) -> Tokens:
         """Returns when it answers. Raises ForgeError, also when it is asked to stop before."""
-        if not shutil.which("git"):
-            raise ForgeError("Gitea does not start without git\n  mend: apt-get install -y git")
-        if _answers(self._port, "/api/healthz"):
+        if reason := why_not():
+            raise ForgeError(reason)
+        if _listens(self._port):
             raise ForgeError(
                 f"port {self._port} on 127.0.0.1, the registry's, is taken\n"
                 f"  mend: end what listens there (`ss -ltnp 'sport = :{self._port}'` names it)"
@@ -91,7 +99,7 @@ class Gitea:
         )
         self._process = process.start()
         limit = time.monotonic() + START_SECONDS
-        while not _answers(self._port, "/api/healthz"):
+        while not _healthy(self._port):
             if asked_to_stop() or process.reason() or time.monotonic() > limit:
                 self.stop()
                 raise ForgeError(
@@ -264,15 +272,21 @@ def digest_of(server: str, tokens: Tokens, repository: str, tag: str) -> str | N
     return digest
 
 
-def _answers(port: int, path: str) -> bool:
+def _healthy(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", path)
+        connection.request("GET", "/api/healthz")
         return connection.getresponse().status == http.HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
+        return True
+    return False
 
 
 def _write_privately(file: Path, text: str) -> None:

@@ -22,7 +22,7 @@ from typing import Final
 from rehearsal.cluster import processes
 from rehearsal.cluster.binaries import BinariesError, Progress
 from rehearsal.home import Home
-from rehearsal.registry import base, binaries, buildkit
+from rehearsal.registry import base, binaries, buildkit, gitea
 from rehearsal.registry.buildkit import BuildKit
 from rehearsal.registry.gitea import ForgeError, Gitea, Tokens
 
@@ -159,6 +159,10 @@ class Forge:
                 f"{self._folder}: {error.strerror or error}\n"
                 "  mend: free some space or make it writable, then run again",
             )
+        except BaseException as error:  # a defect of ours; whoever waits must not wait for ever
+            self._end()
+            self._say("failed", f"the registry did not start: {type(error).__name__}")
+            raise
 
     def _go_on(self, phase: str, line: str) -> None:
         if self._stopping.is_set():
@@ -178,7 +182,7 @@ class Forge:
 
 def why_not() -> str:
     """Why this machine can have no registry and builder, and what mends it; empty when it can."""
-    return buildkit.why_not() or base.why_not()
+    return buildkit.why_not() or gitea.why_not() or base.why_not()
 
 
 def folder_of(home: Home) -> Path:
@@ -191,9 +195,9 @@ def environment(home: Home) -> dict[str, str]:
 
 
 def end_strays(home: Home) -> list[str]:
-    """Ends what a killed serving process left, and takes away its mounts; returns the names."""
+    """Ends what a killed serving process left, build steps and mounts too; returns the names."""
     ended = processes.end_strays(folder_of(home), "run/*.pid")
-    buildkit.unmount_below(folder_of(home))
+    buildkit.clear(folder_of(home))
     return ended
 
 
