@@ -26,8 +26,9 @@ $(STAMP): requirements.txt requirements-ops.txt requirements-rehearsal.txt
 rehearse: $(STAMP) ## preview and deploy the whole production on this machine
 	@$(BIN)/python -m rehearsal
 
-test: $(STAMP) ## every test (starts a real Kubernetes)
+test: $(STAMP) ## every test (starts a real Kubernetes, a registry and a builder)
 	@$(BIN)/python -m rehearsal.cluster.binaries
+	@[ -n "$$HONEYDUE_WITHOUT_IMAGES" ] || $(BIN)/python -m rehearsal.registry.binaries
 	@$(BIN)/python -m pytest
 
 test-program: $(STAMP) ## the program's own tests: seconds, no Go, no network
