@@ -464,31 +464,32 @@ class Registry:
 
     def _refused(self, answer: _Answer) -> RegistryError:
         """What an answer other than the wanted one means to the operator."""
-        doing, status, writing = answer.request.doing, answer.status, answer.request.writing
+        status, request = answer.status, answer.request
         words = self._words(answer)
         said = f"{self.server} answered {status}" + (f" ({words})" if words else "")
+        kind: Kind = "broken"
+        mend = self._look()
         if status == 507 or _NO_ROOM.search(words):
-            return self._error("full", doing, f"it has no room: {said}", _ROOM)
-        if writing and status in _WORDLESS and not words:
-            why = f"{said} without a word, as Gitea does when {_WORDLESS[status]}"
-            return self._error("full", doing, why, f"see the log of {self.server}; {_ROOM}")
-        if status in (401, 403) and self._login is None:
-            return self._no_login(answer.request)
-        if status in (401, 403) and self._login is not None:
-            why = (
-                f"{said}, although it knows the token of {self._login.username}: the token lacks "
-                f"{answer.request.needs}, or its owner has no right to do this there"
+            kind, said, mend = "full", f"it has no room: {said}", _ROOM
+        elif request.writing and status in _WORDLESS and not words:
+            kind, mend = "full", f"see the log of {self.server}; {_ROOM}"
+            said += f" without a word, as Gitea does when {_WORDLESS[status]}"
+        elif status in (401, 403) and self._login is None:
+            return self._no_login(request)
+        elif status in (401, 403) and self._login is not None:
+            kind, mend = "scope", self._token(request)
+            said += (
+                f", although it knows the token of {self._login.username}: the token lacks "
+                f"{request.needs}, or its owner has no right to do this there"
             )
-            return self._error("scope", doing, why, self._token(answer.request))
-        if status == 413:
-            why = f"{said}: it, or a proxy before it, takes no body of this size"
+        elif status == 413:
+            said += ": it, or a proxy before it, takes no body of this size"
             mend = "raise the proxy's limit (nginx: client_max_body_size 0;)"
-            return self._error("broken", doing, why, mend)
-        if status == 404 and writing:
+        elif status == 404 and request.writing:
             mend = f"honeydue:registry.namespace must be a user or organisation of {self.server}"
-            return self._error("broken", doing, said, mend)
-        kind: Kind = "unreachable" if status == 429 or status >= 500 else "broken"
-        return self._error(kind, doing, said, self._look())
+        elif status == 429 or status >= 500:
+            kind = "unreachable"
+        return self._error(kind, request.doing, said, mend)
 
     def _lost(self, error: httpx.HTTPError, doing: str) -> Exception:
         """What became of a request that got no answer; _Passing if another try may get one."""
