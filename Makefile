@@ -23,8 +23,8 @@ $(STAMP): requirements.txt requirements-ops.txt requirements-rehearsal.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-rehearsal.txt
 	@touch $@
 
-rehearse: $(STAMP) ## preview and deploy the whole production on this machine
-	@$(BIN)/python -m rehearsal
+rehearse: $(STAMP) ## preview and deploy the whole production on this machine (IMAGES=1: with real images)
+	@$(BIN)/python -m rehearsal $(if $(IMAGES),--images)
 
 test: $(STAMP) ## every test (starts a real Kubernetes, a registry and a builder)
 	@$(BIN)/python -m rehearsal.cluster.binaries

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rehearsal import serve
+from rehearsal import images, serve
 from rehearsal.cluster.binaries import Progress
 from rehearsal.display import Terminal, Tree, mask, preview_digest
 from rehearsal.engine.deployment import Deployment, EngineError, Project, Result
@@ -31,6 +31,7 @@ from rehearsal.engine.values import Secret
 from rehearsal.graph import draw
 from rehearsal.home import REPOSITORY, Home
 from rehearsal.lose import lose
+from rehearsal.registry.gitea import ForgeError
 from rehearsal.timeline import steps_of
 
 STACK = "rehearsal"
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     verb: Callable[[argparse.Namespace, Console], int] = options.verb
     try:
         return verb(options, console)
-    except (EngineError, serve.ServeError) as refusal:
+    except (EngineError, serve.ServeError, ForgeError) as refusal:
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             Text("error: ", style="red") + Text(str(refusal))
         )
@@ -69,6 +70,12 @@ def parser() -> argparse.ArgumentParser:
         "preview again, and show what runs.",
     )
     top.set_defaults(verb=guided, stack=STACK, parallel=16, target=[])
+    top.add_argument(
+        "--images",
+        action="store_true",
+        help="with a real registry and builder: images are built, signed, run and pulled back "
+        "(this home keeps them until `reset`)",
+    )
     verbs = top.add_subparsers(title="verbs", metavar="VERB")
 
     def add(name: str, verb: Callable[[argparse.Namespace, Console], int], help_: str) -> Any:
@@ -118,7 +125,13 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--show-secrets", action="store_true")
 
     add_stack(add("cancel", cancel, "remove the lock of a run that is no more"))
-    add("serve", serve_verb, "serve the stand-ins until Ctrl-C; prints the environment for pulumi")
+    serve_ = add(
+        "serve", serve_verb, "serve the stand-ins until Ctrl-C; prints the environment for pulumi"
+    )
+    # A default of its own would undo `--images` before the verb.
+    serve_.add_argument(
+        "--images", action="store_true", default=argparse.SUPPRESS, help="also registry and builder"
+    )
     add("down", down, "end every process, keep the state")
     add("reset", reset, "end every process, forget the state and the stand-ins' contents")
     graph_ = add("graph", graph, "draw the stack, its dependencies and its critical path (SVG)")
@@ -143,9 +156,11 @@ def positive(text: str) -> int:
 def deployment(options: argparse.Namespace, *, world: bool = True) -> Deployment:
     """The stack's engine; with `world`, the stand-ins are started and told to the providers."""
     home = Home.current()
+    with_images = options.stack == STACK and images.is_on(home)
     if world:
         serve.ensure_serving(home)
-        for key, value in serve.environment(home).items():
+        found = serve.environment(home) | (images.environment(home) if with_images else {})
+        for key, value in found.items():
             if key.startswith("PULUMI_"):
                 os.environ.setdefault(key, value)
             else:
@@ -153,7 +168,7 @@ def deployment(options: argparse.Namespace, *, world: bool = True) -> Deployment
     elif options.stack == STACK and "PULUMI_CONFIG_PASSPHRASE_FILE" not in os.environ:
         os.environ.setdefault("PULUMI_CONFIG_PASSPHRASE", serve.PASSPHRASE)
     return Deployment(
-        Project.load(REPOSITORY),
+        Project.load(REPOSITORY, images.stack_file(home) if with_images else None),
         options.stack,
         Backend(home.state),
         parallel=getattr(options, "parallel", 16),
@@ -348,6 +363,8 @@ def cancel(options: argparse.Namespace, console: Console) -> int:
 def guided(options: argparse.Namespace, console: Console) -> int:
     options.yes = True
     home = Home.current()
+    if options.images:
+        turn_images_on(home, console)
     engine = deployment(options)
     if not watch(engine.preview, "1  Previewing", options, console, dry_run=True).ok:
         return 1
@@ -369,15 +386,40 @@ def guided(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def serve_verb(_options: argparse.Namespace, console: Console) -> int:
+def turn_images_on(home: Home, console: Console) -> None:
+    """Or says why this machine cannot, and goes on with prebuilt references."""
+    if reason := images.why_not():
+        console.print(Text("Images are not rehearsed here: " + reason, style="yellow"))
+        console.print("Going on with the references in Pulumi.rehearsal.yaml.\n")
+        return
+    told: list[str] = []
+
+    def say(line: str) -> None:
+        if told[-1:] != [line]:
+            told.append(line)
+            console.print(Text(f"  {line}", style="dim"))
+
+    console.print(Text("0  Registry and builder", style="bold"))
+    images.turn_on(home, say)
+    console.print(Text(f"  ready; the application's checkout is {images.app_folder(home)}\n"))
+
+
+def serve_verb(options: argparse.Namespace, console: Console) -> int:
     home = Home.current()
 
     def ready() -> None:
         console.print("The stand-ins of Hetzner and Cloudflare answer on this machine.")
+        if options.images:
+            turn_images_on(home, console)
+        with_images = images.is_on(home)
+        found = serve.environment(home) | (images.environment(home) if with_images else {})
         console.print("With the Pulumi CLI, in another terminal:\n")
-        for key, value in serve.environment(home).items():
-            console.print(f"  export {key}={value}", soft_wrap=True)
-        console.print("  pulumi stack select --create rehearsal && pulumi up -s rehearsal")
+        for key, value in found.items():
+            shown = value.replace(os.environ.get("PATH", ""), "$PATH") if key == "PATH" else value
+            console.print(f"  export {key}={shown}", soft_wrap=True)
+        file = f" --config-file {images.stack_file(home)}" if with_images else ""
+        console.print("  pulumi stack select --create rehearsal", soft_wrap=True)
+        console.print(f"  pulumi up -s rehearsal{file}", soft_wrap=True)
         console.print("\nCtrl-C ends them; their contents stay until `make reset`.")
 
     serve.serve(home, ready)

@@ -26,7 +26,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from rehearsal.clouds.hetzner import Hetzner
     from rehearsal.clouds.http import Call, Listener
     from rehearsal.cluster.datacenter import Cluster
+    from rehearsal.registry.service import Forge
 
 # The stand-ins and the cluster are imported where they are served: every other verb only asks
 # where they are, and would pay 0.3 s of each preview for them.
@@ -64,6 +66,7 @@ class Place:
     hcloud: int
     cloudflare: int
     block: int
+    registry: int | None = None  # None: this home was never asked for images
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,31 @@ def environment(home: Home) -> dict[str, str]:
         "PULUMI_BACKEND_URL": f"file://{home.state}",
         "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
     }
+
+
+def ensure_registry(home: Home) -> None:
+    """A serving process with registry and builder; their address stays the home's. ServeError."""
+    at = place(home)
+    if at.registry is None:
+        (port,) = _free_ports(1)
+        _write(home, {"place": asdict(replace(at, registry=port))})
+    ensure_serving(home)
+    _ask(home, "POST", "/_rehearsal/registry")
+
+
+def wait_for_registry(home: Home, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """`{"server": …, "build_args": …}` when it works; `say` is told what it waits for."""
+    limit = time.monotonic() + seconds
+    while True:
+        said = _ask(home, "GET", "/_rehearsal/registry")
+        if said["phase"] == "ready":
+            return said
+        if said["phase"] in ("failed", "off"):
+            raise ServeError(said["line"] or "the registry was ended")
+        if time.monotonic() > limit:
+            raise ServeError(f"{said['line']}: not ready within {seconds:.0f} s")
+        say(said["line"])
+        time.sleep(0.2)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -219,6 +247,7 @@ def serve(home: Home, on_ready: Callable[[], None] = lambda: None) -> None:
         hetzner = Hetzner(home.clouds / "hetzner.json", None, cluster, at.block)
         cloudflare = Cloudflare(home.clouds / "cloudflare.json", None, REHEARSAL_ZONES)
         _declare_nodes(hetzner, cluster)
+        forge = _declare_registry(hetzner, home)
         listeners: list[Listener] = []
         with _asked_to_end() as wait:
             try:
@@ -230,6 +259,8 @@ def serve(home: Home, on_ready: Callable[[], None] = lambda: None) -> None:
                 listeners.append(_listen(hetzner.wsgi_app, at.hcloud))
                 listeners.append(_listen(cloudflare.wsgi_app, at.cloudflare))
                 hetzner.resume()
+                if at.registry is not None:
+                    forge().start()
                 _write(home, {"listens": True})
                 on_ready()
                 wait()
@@ -237,6 +268,8 @@ def serve(home: Home, on_ready: Callable[[], None] = lambda: None) -> None:
                 for listener in listeners:
                     listener.stop()
                 cluster.close()
+                if place(home).registry is not None:
+                    forge().stop()
                 _write(home, {"process": None, "listens": False})
 
 
@@ -306,6 +339,31 @@ def _declare_nodes(hetzner: Hetzner, cluster: Cluster) -> None:
         return Reply({})
 
 
+def _declare_registry(hetzner: Hetzner, home: Home) -> Callable[[], Forge]:
+    """The home's one registry; its operator's side stands beside Hetzner's, like the nodes'."""
+    from rehearsal.clouds.http import Reply  # noqa: PLC0415 - see above
+    from rehearsal.registry.service import READY, Forge  # noqa: PLC0415
+
+    @cache
+    def forge() -> Forge:
+        port = place(home).registry
+        assert port is not None  # whoever asks has chosen it
+        return Forge(home, port)
+
+    @hetzner.app.operator("POST", "/registry")
+    def _start(_call: Call) -> Reply:
+        forge().start()
+        return Reply({})
+
+    @hetzner.app.operator("GET", "/registry")
+    def _status(_call: Call) -> Reply:
+        status = forge().status()
+        ready = {"build_args": forge().build_args} if status.phase == READY else {}
+        return Reply({"server": forge().server, **asdict(status), **ready})
+
+    return forge
+
+
 # --- in the background -----------------------------------------------------------------------
 
 
@@ -358,15 +416,21 @@ def down(home: Home) -> list[str]:
     if process:
         ended += [one.name for one in end([process], END_SECONDS)]
         _write(home, {"process": None, "listens": False})
-    return ended + end_strays(home.nodes)
+    from rehearsal.registry import service  # noqa: PLC0415 - see above
+
+    return ended + end_strays(home.nodes) + service.end_strays(home)
 
 
 def reset(home: Home) -> None:
     """`down`, and every trace of the rehearsal goes; the cache of binaries stays."""
     down(home)
-    for folder in (home.state, home.clouds, home.nodes, home.logs):
+    from rehearsal.registry import service  # noqa: PLC0415 - see above
+
+    service.forget(home)
+    for folder in (home.state, home.clouds, home.nodes, home.logs, home.root / "app"):
         shutil.rmtree(folder, ignore_errors=True)
-    for file in (home.serve_file, home.root / "serve.lock"):
+    made = ("serve.lock", "images.yaml", "Pulumi.rehearsal.yaml")
+    for file in (home.serve_file, *(home.root / name for name in made)):
         file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not ours alone, or already gone: then it stays
         home.root.rmdir()

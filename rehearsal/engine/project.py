@@ -99,9 +99,10 @@ class Project:
     name: str
     root: Path
     config: dict[str, Any]  # fully qualified key -> value
+    config_file: Path | None = None  # the CLI's --config-file: instead of Pulumi.<stack>.yaml
 
     @staticmethod
-    def load(folder: Path) -> Project:
+    def load(folder: Path, config_file: Path | None = None) -> Project:
         """Reads `folder`/Pulumi.yaml; `EngineError` when it is missing or no Python project."""
         path = folder / "Pulumi.yaml"
         if not path.exists():
@@ -118,10 +119,10 @@ class Project:
             elif isinstance(value, dict) and "type" in value:
                 continue  # declared without a default: a stack must set it, the program checks
             config[_qualified(key, raw["name"])] = value
-        return Project(raw["name"], folder.resolve(), config)
+        return Project(raw["name"], folder.resolve(), config, config_file)
 
     def stack_file(self, stack: str) -> Path:
-        return self.root / f"Pulumi.{stack}.yaml"
+        return self.config_file or self.root / f"Pulumi.{stack}.yaml"
 
 
 def _qualified(key: str, project: str) -> str:
