@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 refused or failed (the cause is on the terminal); 2 wrong 
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import os
 import signal
@@ -103,27 +104,12 @@ def parser() -> argparse.ArgumentParser:
     add_run(add("refresh", refresh, "compare the state with the world"), changes=True)
     add_run(add("destroy", destroy, "delete everything that the stack has made"), changes=True)
 
-    stack = add(
-        "stack", lambda *_: top.error("stack needs a verb: see --help"), "look at the state"
+    state_verbs(
+        add("stack", lambda *_: top.error("stack needs a verb: see --help"), "look at the state"),
+        add("config", config, "print the stack's configuration"),
+        add("whoami", whoami, "print who works here, and where the state is"),
+        add_stack,
     )
-    stack_verbs = stack.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for name, verb, help_ in (
-        ("export", stack_export, "print the checkpoint; secrets stay encrypted"),
-        ("import", stack_import, "replace the checkpoint"),
-        ("output", stack_output, "print the outputs, or one of them"),
-        ("history", stack_history, "print the past updates"),
-    ):
-        sub = stack_verbs.add_parser(name, help=help_, description=help_)
-        sub.set_defaults(verb=verb)
-        add_stack(sub)
-        if name in ("export", "import"):
-            sub.add_argument("--file", metavar="FILE", help="instead of standard input or output")
-        if name in ("output", "history"):
-            sub.add_argument("-j", "--json", action="store_true")
-        if name == "output":
-            sub.add_argument("name", nargs="?")
-            sub.add_argument("--show-secrets", action="store_true")
-
     add_stack(add("cancel", cancel, "remove the lock of a run that is no more"))
     serve_ = add(
         "serve", serve_verb, "serve the stand-ins until Ctrl-C; prints the environment for pulumi"
@@ -142,6 +128,36 @@ def parser() -> argparse.ArgumentParser:
     lose_.add_argument("name", nargs="?", help="the server's name")
     add_stack(lose_)
     return top
+
+
+def state_verbs(
+    stack: argparse.ArgumentParser,
+    configured: argparse.ArgumentParser,
+    who: argparse.ArgumentParser,
+    add_stack: Callable[[argparse.ArgumentParser], None],
+) -> None:
+    """The verbs that only look (and `stack import`), with the CLI's own flags."""
+    stack_verbs = stack.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for name, verb, help_ in (
+        ("export", stack_export, "print the checkpoint; secrets stay encrypted"),
+        ("import", stack_import, "replace the checkpoint"),
+        ("output", stack_output, "print the outputs, or one of them"),
+        ("history", stack_history, "print the past updates"),
+    ):
+        sub = stack_verbs.add_parser(name, help=help_, description=help_)
+        sub.set_defaults(verb=verb)
+        add_stack(sub)
+        if name in ("export", "import"):
+            sub.add_argument("--file", metavar="FILE", help="instead of standard input or output")
+        if name in ("output", "history"):
+            sub.add_argument("-j", "--json", action="store_true")
+        if name == "output":
+            sub.add_argument("name", nargs="?")
+            sub.add_argument("--show-secrets", action="store_true")
+    add_stack(configured)
+    for sub in (configured, who):
+        sub.add_argument("-j", "--json", action="store_true")
+    configured.add_argument("--show-secrets", action="store_true")
 
 
 def positive(text: str) -> int:
@@ -329,6 +345,38 @@ def stack_history(options: argparse.Namespace, console: Console) -> int:
         counts = ", ".join(f"{n} {op}" for op, n in sorted(update["resourceChanges"].items()))
         table.add_row(when(update["startTime"]), update["kind"], update["result"], counts)
     console.print(table)
+    return 0
+
+
+def config(options: argparse.Namespace, _console: Console) -> int:
+    """The CLI's own shape: a value as text, an object also as itself, secrets only when asked."""
+    found = deployment(options, world=False).configuration()
+    shown: dict[str, dict[str, Any]] = {}
+    for key, value in sorted(found.values.items()):
+        secret = key in found.secret_keys
+        shown[key] = {"secret": secret}
+        if not secret or options.show_secrets:
+            shown[key] = {"value": value, **as_object(value), "secret": secret}
+    if options.json:
+        print(json.dumps(shown, indent=2))
+    else:
+        for key, entry in shown.items():
+            print(f"{key:<28}  {entry.get('value', '[secret]')}")
+    return 0
+
+
+def as_object(value: str) -> dict[str, Any]:
+    try:
+        loaded = json.loads(value)
+    except ValueError:
+        return {}
+    return {"objectValue": loaded} if isinstance(loaded, dict | list) else {}
+
+
+def whoami(options: argparse.Namespace, _console: Console) -> int:
+    user = getpass.getuser()
+    url = f"file://{Home.current().state}"
+    print(json.dumps({"user": user, "url": url}, indent=2) if options.json else user)
     return 0
 
 

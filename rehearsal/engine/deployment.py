@@ -161,6 +161,11 @@ class Deployment:
             raise EngineError(f"the stack {self.stack!r} has no state yet: run `up` first")
         return resources
 
+    def configuration(self) -> Configuration:
+        """What a program of this stack is given, decrypted."""
+        file = StackFile.load(self.project, self.stack)
+        return Configuration.of(self.project, file, open_crypter(file.salt))
+
     def history(self) -> list[dict[str, Any]]:
         """Newest first: the CLI's update records (kind, startTime, endTime, result, …)."""
         return self.backend.history(self.project.name, self.stack)

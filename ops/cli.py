@@ -1,0 +1,129 @@
+"""`python -m ops`: the operator's verbs.
+
+Exit codes, of every verb: 0 done; 1 refused, failed, or answered with no (the cause is on the
+terminal, and what could be lost was not touched); 2 wrong command line.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from ops import images
+from ops.engine import Engine, Kind
+from ops.problems import Refused, refused
+
+EXIT_CODES: Final = "Exit codes: 0 done; 1 refused, failed or answered with no; 2 wrong usage."
+_PLAIN_WIDTH: Final = 160  # where nobody tells a width (pipes, CI)
+
+app = typer.Typer(
+    name="python -m ops",
+    help="honeyDue's operations, the same on production and in the rehearsal.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # its frames would show local variables, and secrets in them
+    rich_markup_mode=None,
+)
+images_app = typer.Typer(help="What the registry holds of our images.", no_args_is_help=True)
+app.add_typer(images_app, name="images")
+
+Stack = Annotated[
+    str | None,
+    typer.Option("--stack", "-s", help="The stack; default: prod, without pulumi rehearsal."),
+]
+Engines = Annotated[
+    Kind | None, typer.Option("--engine", help="What runs the stack; found by itself.")
+]
+Keep = Annotated[
+    int, typer.Option("--keep", min=1, help="Releases that stay in any case, of each image.")
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one verb; its exit code."""
+    try:
+        app(args=arguments, prog_name="python -m ops")
+    except Refused as refusal:
+        complain(refusal)
+        return 1
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def complain(refusal: Refused) -> None:
+    terminal = Console(stderr=True, highlight=False, soft_wrap=True)
+    for problem in refusal.problems:
+        terminal.print(Text("error: ", style="red") + Text(str(problem)))
+
+
+def console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+
+
+def confirmed(yes: bool) -> Callable[[str], bool]:
+    """How a changing verb asks. Refused where nobody can be asked."""
+
+    def ask(question: str) -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise refused("without a terminal nobody can be asked", "pass --yes to go on")
+        print()
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+    return ask
+
+
+# --- images -------------------------------------------------------------------------------------
+
+
+@images_app.command("list", epilog=EXIT_CODES)
+def images_list(
+    *, keep: Keep = 30, json: Json = False, stack: Stack = None, engine: Engines = None
+) -> None:
+    """What the registry holds, and why it stays."""
+    found = Engine.find(stack, engine)
+    with images.connect(found) as packages:
+        asked = images.sources(found, keep)
+        images.list_images(packages, asked, console(), keep=keep, as_json=json)
+
+
+@images_app.command("prune", epilog=EXIT_CODES)
+def images_prune(
+    *,
+    keep: Keep = 30,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """Delete what nothing needs any more.
+
+    Stays: the last KEEP releases of each image; whatever the cluster, the stack's settings, its
+    state or its last KEEP releases refer to; the parts and signatures of all that; the layer cache;
+    tags made by hand; what was pushed within the last hour. Refused while any of these cannot be
+    listed whole. The namespace must be this stack's alone.
+    """
+    found = Engine.find(stack, engine)
+    with images.connect(found) as packages:
+        done = images.prune(
+            packages,
+            images.sources(found, keep),
+            found,
+            console(),
+            keep=keep,
+            dry_run=dry_run,
+            as_json=json,
+            confirm=confirmed(yes),
+        )
+    if not done:
+        print("nothing was changed")
+        raise typer.Exit(1)

@@ -1,0 +1,103 @@
+"""Which of our images the live cluster refers to: every string of every object that runs pods.
+
+Plain HTTPS with the stack's own kubeconfig instead of the official client's loader: that one writes
+the client's private key to a file in /tmp (kubernetes.config, FileOrData).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+import yaml
+
+from honeydue.k3s.gate import tls_context
+from ops.problems import Refused, refused
+from ops.references import references_in
+from ops.retention import Reference
+
+# All that makes pods or remembers how it made them. ReplicaSets that are scaled to 0 are what
+# `kubectl rollout undo` goes back to; ControllerRevisions are that for StatefulSets and DaemonSets.
+_KINDS: Final = (
+    "/api/v1/pods",
+    "/api/v1/replicationcontrollers",
+    "/apis/apps/v1/deployments",
+    "/apis/apps/v1/replicasets",
+    "/apis/apps/v1/statefulsets",
+    "/apis/apps/v1/daemonsets",
+    "/apis/apps/v1/controllerrevisions",
+    "/apis/batch/v1/jobs",
+    "/apis/batch/v1/cronjobs",
+)
+TAG_ANNOTATION: Final = "honeydue.com/image-tag"  # what a digest was pushed as
+_SECONDS: Final = 10.0
+
+_MEND: Final = (
+    "look at the nodes (kubectl get nodes); while the cluster is down nothing can be pruned, "
+    "since nothing says what it needs to come back"
+)
+
+
+def used_by_cluster(kubeconfig: str) -> frozenset[Reference]:
+    """Every reference in the cluster, by the first of the kubeconfig's API servers that answers
+    (one per node). Raises Refused unless every kind was listed whole."""
+    config = yaml.safe_load(kubeconfig)
+    silent: list[str] = []
+    for context in _contexts(config):
+        with _client(config, context) as client:
+            try:
+                # Unpaged, so each list is of one moment.
+                return frozenset(r for path in _KINDS for r in _references(client, path))
+            except httpx.HTTPError as cause:
+                silent.append(f"{client.base_url.host}: {str(cause) or type(cause).__name__}")
+    raise refused(
+        f"the cluster cannot be listed: no API server answers ({'; '.join(silent)})", _MEND
+    )
+
+
+def _contexts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The current one first."""
+    current = config.get("current-context")
+    named = sorted(config["contexts"], key=lambda entry: bool(entry["name"] != current))
+    return [entry["context"] for entry in named]
+
+
+def _client(config: Mapping[str, Any], context: Mapping[str, Any]) -> httpx.Client:
+    cluster = next(c["cluster"] for c in config["clusters"] if c["name"] == context["cluster"])
+    user = next(u["user"] for u in config["users"] if u["name"] == context["user"])
+    tls = tls_context(
+        server_ca=_pem(cluster["certificate-authority-data"]),
+        certificate=_pem(user["client-certificate-data"]),
+        key=_pem(user["client-key-data"]),
+    )
+    # The API servers are reached directly, as kubectl would have to be told with NO_PROXY.
+    return httpx.Client(base_url=cluster["server"], verify=tls, timeout=_SECONDS, trust_env=False)
+
+
+def _references(client: httpx.Client, path: str) -> frozenset[Reference]:
+    answer = client.get(path)
+    if answer.status_code != 200:
+        raise Refused(*_refusal(path, answer).problems)
+    found: set[Reference] = set()
+    for item in answer.json().get("items") or ():
+        mine = references_in(item)
+        tag = ((item.get("metadata") or {}).get("annotations") or {}).get(TAG_ANNOTATION)
+        found |= mine | {Reference(each.image, str(tag)) for each in mine if tag}
+    return frozenset(found)
+
+
+def _refusal(path: str, answer: httpx.Response) -> Refused:
+    kind = path.rsplit("/", 1)[-1]
+    return refused(
+        f"the cluster cannot be listed: {answer.url.host} answered {answer.status_code} for {kind}",
+        "the kubeconfig of the stack's outputs is an admin's; `up` writes it anew: run `up`, then "
+        "this again"
+        if answer.status_code in (401, 403)
+        else _MEND,
+    )
+
+
+def _pem(data: str) -> str:
+    return base64.b64decode(data).decode("ascii")

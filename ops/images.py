@@ -1,0 +1,359 @@
+"""`images list` and `images prune`: what the registry holds, why it stays, and what goes.
+
+Nothing is deleted unless everything that could need it was listed whole: the registry, the live
+cluster, the stack's settings, its state and its past states. What may go is decided in `retention`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from honeydue.images.registry import Login
+from ops.cluster import used_by_cluster
+from ops.engine import Engine
+from ops.packages import IMAGES, Packages
+from ops.problems import Problem, Refused, refused
+from ops.references import newest, references_in
+from ops.retention import SETTLED, Reference, Retention, Version, is_digest, retain, short
+
+GOES: Final = "goes"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Somewhere that refers to images. `read` gives all of it or raises Refused."""
+
+    reason: str
+    read: Callable[[], frozenset[Reference]]
+
+
+def sources(engine: Engine, keep: int) -> tuple[Source, ...]:
+    """Everything that an image may be needed by, the most telling reason first."""
+    return (
+        Source("running", lambda: used_by_cluster(_kubeconfig(engine))),
+        Source("in the settings", lambda: _configured(engine.config())),
+        Source("release record", lambda: references_in(engine.state())),
+        # One state per update and for ever: without a bound nothing that ran once would ever go.
+        Source(
+            "release record", lambda: newest(map(references_in, engine.history()), releases=keep)
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What stays and what would go; `unknown`: the sources that could not be read. While there is
+    one, nothing may be said to go."""
+
+    retention: Retention
+    unknown: tuple[Problem, ...]
+    now: datetime
+
+
+def survey(
+    packages: Packages,
+    sources: Iterable[Source],
+    *,
+    keep: int,
+    console: Console,
+    settled: timedelta = SETTLED,
+) -> Survey:
+    """Asks the registry and every source, all at once."""
+    with ThreadPoolExecutor() as pool, _bar(console, "reading the registry") as bar:
+        answers = [(source, pool.submit(source.read)) for source in sources]
+        listing = packages.listing(bar)
+    references: dict[Reference, str] = {}
+    unknown: list[Problem] = []
+    for source, answer in answers:
+        try:
+            for reference in answer.result():
+                references.setdefault(reference, source.reason)
+        except Refused as cause:
+            unknown += cause.problems
+    decided = retain(listing.versions, references, keep=keep, now=listing.now, settled=settled)
+    return Survey(decided, tuple(unknown), listing.now)
+
+
+def connect(engine: Engine) -> Packages:
+    """The registry of the stack's settings."""
+    registry = engine.config().get("registry")
+    given = registry if isinstance(registry, dict) else {}
+    keys = ("server", "namespace", "username", "token")
+    missing = [key for key in keys if not isinstance(given.get(key), str) or not given[key]]
+    if missing:
+        raise refused(
+            f"honeydue:registry of the stack {engine.stack}: {', '.join(missing)} missing",
+            f"pulumi config set -s {engine.stack} --path honeydue:registry.{missing[0]} …",
+        )
+    login = Login(given["username"], given["token"])
+    return Packages(given["server"], given["namespace"], login)
+
+
+# --- the verbs ----------------------------------------------------------------------------------
+
+
+def list_images(
+    packages: Packages, sources: Iterable[Source], console: Console, *, keep: int, as_json: bool
+) -> None:
+    found = survey(packages, sources, keep=keep, console=console)
+    if as_json:
+        print(json.dumps(_document(found), indent=2))
+        return
+    kept, goes = found.retention.kept, found.retention.goes
+    fate = GOES if not found.unknown else "not known"
+    console.print(_table({**kept, **dict.fromkeys(goes, fate)}, found.now))
+    console.print()
+    if found.unknown:
+        for problem in found.unknown:
+            console.print(Text("warning: ", style="yellow") + Text(str(problem)))
+        console.print("what stands as `not known` may be needed: nothing can be pruned now")
+    else:
+        console.print(_sum(found.retention))
+
+
+def prune(
+    packages: Packages,
+    sources: Iterable[Source],
+    engine: Engine,
+    console: Console,
+    *,
+    keep: int,
+    dry_run: bool,
+    as_json: bool,
+    confirm: Callable[[str], bool],
+    settled: timedelta = SETTLED,
+) -> bool:
+    """False: the operator said no. Raises Refused, whatever was deleted by then stays deleted."""
+
+    def decide() -> Survey:
+        decided = survey(packages, sources, keep=keep, console=console, settled=settled)
+        if decided.unknown:
+            raise Refused(*decided.unknown)
+        return decided
+
+    found = decide()
+    goes = found.retention.goes
+    if not as_json:
+        if goes:
+            console.print(_table(dict.fromkeys(goes, GOES), found.now))
+            console.print()
+        console.print(_sum(found.retention))
+    deleted: tuple[Version, ...] = ()
+    if goes and not dry_run:
+        if not confirm(f"Delete {_count(goes)}?"):
+            return False
+        with engine.alone():
+            # Asked again: the answer may have taken a night.
+            again = decide().retention.goes
+            if not set(again) <= set(goes):
+                raise refused(
+                    "the registry or the cluster has changed since: more would go than was shown",
+                    "run the same again, and look at what goes now",
+                )
+            delete(packages, again, console)
+            deleted = again
+    if as_json:
+        print(json.dumps({**_document(found), "deleted": [str(v) for v in deleted]}, indent=2))
+    elif dry_run and goes:
+        console.print("nothing was changed (--dry-run)")
+    elif deleted:
+        console.print(
+            f"{_count(deleted)} deleted; Gitea frees the bytes with its own task, within a day"
+        )
+    return True
+
+
+def delete(packages: Packages, goes: Sequence[Version], console: Console) -> None:
+    """In the given order, stopping at the first fault: what is left is whole, so that the next
+    `prune` goes on."""
+    done = 0
+    try:
+        with _bar(console, "deleting") as bar:
+            for done, version in enumerate(goes):
+                packages.delete(version)
+                bar(done + 1, len(goes))
+    except (Refused, KeyboardInterrupt) as cause:
+        problems = cause.problems if isinstance(cause, Refused) else ()
+        raise Refused(
+            Problem(
+                f"stopped: {done} of {len(goes)} deleted; what is left is whole",
+                "run the same again, and it goes on from there",
+            ),
+            *problems,
+        ) from None
+
+
+# --- the sources --------------------------------------------------------------------------------
+
+
+def _kubeconfig(engine: Engine) -> str:
+    found = engine.outputs().get("kubeconfig")
+    if not isinstance(found, str) or not found:
+        raise refused(
+            f"the cluster cannot be listed: the stack {engine.stack} has no output `kubeconfig`",
+            "run `up` first: before that nothing says what is in use",
+        )
+    return found
+
+
+def _configured(config: Mapping[str, Any]) -> frozenset[Reference]:
+    """What the next `up` would run: `images: {api: 237c6b8, …}`."""
+    images = config.get("images")
+    given = images.items() if isinstance(images, dict) else ()
+    return frozenset(Reference(f"honeydue-{service}", str(name)) for service, name in given)
+
+
+# --- what the operator reads --------------------------------------------------------------------
+
+
+class _Bar(Progress):
+    """Called with (done, all)."""
+
+    def __call__(self, done: int, of: int) -> None:
+        self.update(self.task_ids[0], completed=done, total=of)
+
+
+def _bar(console: Console, title: str) -> _Bar:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    bar = _Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
+    bar.add_task(title, total=None)
+    return bar
+
+
+def _table(fates: Mapping[Version, str], now: datetime) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("Image", "Release", "Digest", "Age"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("Size", justify="right", no_wrap=True)
+    table.add_column("Kept because")
+    table.add_column("With it", style="dim")
+    last = ""
+    for head, parts in families(fates):
+        blobs = {blob: size for v in (head, *parts) for blob, size in v.blobs.items()}
+        fate = fates[head]
+        table.add_row(
+            head.image if head.image != last else "",
+            "(untagged)" if is_digest(head.name) else head.name,
+            short(head.digest),
+            _age(now - head.created),
+            megabytes(sum(blobs.values())),
+            Text(fate, style="red" if fate == GOES else ""),
+            _with(head, parts),
+        )
+        last = head.image
+    return table
+
+
+def families(fates: Mapping[Version, str]) -> list[tuple[Version, list[Version]]]:
+    """What is a row of its own, newest first, and the children and signatures that share its fate;
+    what only belongs to others is in their rows."""
+    parts: dict[Version, list[Version]] = defaultdict(list)
+    by_digest: dict[tuple[str, str], list[Version]] = defaultdict(list)
+    for version in fates:
+        by_digest[version.image, version.digest].append(version)
+    for version in fates:
+        # A child may have a tag of its own: that is a release and not a part.
+        children = [c for d in version.children for c in by_digest[version.image, d]]
+        for child in children:
+            if is_digest(child.name):
+                parts[version].append(child)
+        for digest in version.owners:
+            for owner in by_digest[version.image, digest]:
+                parts[owner].append(version)
+        if is_digest(version.name):
+            continue
+        for same in by_digest[version.image, version.digest]:
+            if is_digest(same.name):
+                parts[version].append(same)
+
+    def alike(one: Version, other: Version) -> bool:
+        return (fates[one] == GOES) == (fates[other] == GOES) and one is not other
+
+    inside = {part for head, found in parts.items() for part in found if alike(head, part)}
+    heads = [version for version in fates if version not in inside] or list(fates)
+    order = {image: place for place, image in enumerate(IMAGES)}
+    heads.sort(key=lambda v: (v.created, v.id), reverse=True)
+    heads.sort(key=lambda v: order.get(v.image, len(order)))
+    return [(head, _all_below(head, parts, alike)) for head in heads]
+
+
+def _all_below(
+    head: Version,
+    parts: Mapping[Version, list[Version]],
+    alike: Callable[[Version, Version], bool],
+) -> list[Version]:
+    found: list[Version] = []
+    waiting = [head]
+    while waiting:
+        above = waiting.pop()
+        for part in parts.get(above, ()):
+            if part not in found and part is not head and alike(head, part):
+                found.append(part)
+                waiting.append(part)
+    return found
+
+
+def _with(head: Version, parts: Iterable[Version]) -> str:
+    """`signature, attestation`, `2 manifests, signature`."""
+    kinds = Counter(
+        part.kind if part.owners else "manifest" for part in parts if part.digest != head.digest
+    )
+    return ", ".join(kind if n == 1 else f"{n} {kind}s" for kind, n in sorted(kinds.items()))
+
+
+def _sum(retention: Retention) -> str:
+    kept, goes = len(retention.kept), len(retention.goes)
+    if not goes:
+        return f"nothing goes: all of {kept} versions are needed, or new"
+    return (
+        f"{goes} of {_count(range(kept + goes))} go, which frees up to {megabytes(retention.freed)}"
+    )
+
+
+def _count(versions: Sequence[Any]) -> str:
+    return f"{len(versions)} version{'s' if len(versions) != 1 else ''}"
+
+
+def megabytes(size: int) -> str:
+    if size < 1_000_000:
+        return f"{size / 1000:.0f} kB" if size >= 1000 else f"{size} B"
+    return f"{size / 1_000_000:.0f} MB" if size < 10_000_000_000 else f"{size / 1e9:.0f} GB"
+
+
+def _age(since: timedelta) -> str:
+    minutes = max(0, int(since.total_seconds() // 60))
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // (24 * 60)} d"
+
+
+def _document(found: Survey) -> dict[str, Any]:
+    """For `--json`: every version by itself, nothing folded."""
+
+    def entry(version: Version, because: str | None) -> dict[str, Any]:
+        return {
+            "image": version.image,
+            "version": version.name,
+            "digest": version.digest,
+            "created": version.created.isoformat(),
+            "bytes": version.size,
+            "keptBecause": because,
+        }
+
+    kept = [entry(version, because) for version, because in found.retention.kept.items()]
+    rest = [entry(version, None) for version in found.retention.goes]
+    if found.unknown:
+        unknown = [{"what": problem.what, "mend": problem.mend} for problem in found.unknown]
+        return {"kept": kept, "notKnown": rest, "unreadable": unknown}
+    return {"kept": kept, "goes": rest, "freedBytesAtMost": found.retention.freed}
