@@ -81,6 +81,8 @@ def environment(home: Home) -> dict[str, str]:
 
 
 def _overrides(home: Home, status: Mapping[str, Any]) -> dict[str, Any]:
+    if "PULUMI_CONFIG_PASSPHRASE_FILE" not in os.environ:
+        os.environ.setdefault("PULUMI_CONFIG_PASSPHRASE", serve.PASSPHRASE)
     crypter = open_crypter(_salt())
     private, public = _key_pair()
     return {

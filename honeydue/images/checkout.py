@@ -100,8 +100,7 @@ def stage(checkout: Checkout, into: Path) -> Path:
         work = Path(tempfile.mkdtemp(prefix=f".{checkout.tag}-", dir=into))
         for name in sorted(checkout.times):
             _copy(checkout.path / name, work / name, checkout.times[name])
-        _date_folders(work)
-        work.chmod(0o755)
+        _settle(work)
         try:
             work.rename(folder)
         except OSError:  # the other run was faster
@@ -121,15 +120,16 @@ def _copy(source: Path, target: Path, seconds: int) -> None:
     os.utime(target, (seconds, seconds), follow_symlinks=False)
 
 
-def _date_folders(folder: Path) -> float:
-    """Each folder has its newest entry's time: `COPY` keeps folders' times too."""
+def _settle(folder: Path) -> float:
+    """Folders alike everywhere, as `COPY` keeps theirs too: one mode, the newest entry's time."""
     times = [
-        _date_folders(entry)
+        _settle(entry)
         if entry.is_dir() and not entry.is_symlink()
         else entry.lstat().st_mtime
         for entry in folder.iterdir()
     ]
     newest = max(times, default=0.0)
+    folder.chmod(0o755)
     os.utime(folder, (newest, newest))
     return newest
 
