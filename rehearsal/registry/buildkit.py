@@ -78,6 +78,7 @@ class BuildKit:
         self._log = log
         self._root = folder / "buildkit"
         self._process: Supervised | None = None
+        self._clients: set[subprocess.Popen[str]] = set()
 
     def start(self, asked_to_stop: Callable[[], bool] = lambda: False) -> None:
         """Returns when it answers. Raises ForgeError, also when it is asked to stop before."""
@@ -109,6 +110,8 @@ class BuildKit:
         self._name_builder(socket_file)
 
     def stop(self) -> None:
+        for client in list(self._clients):  # it would wait half a minute for a builder that is gone
+            client.kill()
         if self._process:
             self._process.stop()
             self._process = None
@@ -148,7 +151,7 @@ class BuildKit:
     def _buildx(
         self, arguments: Sequence[str], more: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        with subprocess.Popen(
             dying_with_parent([str(self._tools.buildx), *arguments]),
             env={
                 "PATH": _path(),
@@ -159,10 +162,16 @@ class BuildKit:
             }
             | more,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-        )
+        ) as client:
+            self._clients.add(client)
+            try:
+                out, error = client.communicate()
+            finally:
+                self._clients.discard(client)
+            return subprocess.CompletedProcess(arguments, client.returncode, out, error)
 
     def _toml(self, socket_file: Path) -> str:
         return f"""\

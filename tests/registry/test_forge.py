@@ -218,6 +218,24 @@ def test_a_port_that_is_taken_is_named_with_what_mends_it(forge: Forge, tmp_path
     second.stop()
 
 
+@pytest.mark.parametrize("phase", ["registry", "builder", "base-image"])
+def test_whoever_is_stopped_while_it_starts_leaves_nothing_that_runs(
+    doomed: Home, phase: str
+) -> None:
+    forge = Forge(doomed, free_port())
+    forge.start()
+    limit = time.monotonic() + 60
+    while forge.status().phase != phase and time.monotonic() < limit:
+        time.sleep(0.005)
+    assert forge.status().phase == phase
+    forge.stop()
+    assert forge.status().phase == "off"
+    assert not [pid for pid in processes() if str(doomed.root) in command(pid)]
+    assert str(doomed.root) not in Path("/proc/self/mounts").read_text()
+    with pytest.raises(ForgeError):
+        forge.wait(0)
+
+
 KILLED = """
 import sys, time
 from pathlib import Path
