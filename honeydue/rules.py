@@ -324,6 +324,15 @@ def host_and_port(value: str) -> None:
         number(1, 65535)(port)
 
 
+def registry(value: str) -> None:
+    """A host and port; also 127.x.y.z with a port: a registry on this machine, for rehearsals."""
+    address, colon, port = value.partition(":")
+    if colon and re.fullmatch(r"127(\.[0-9]{1,3}){3}", address):
+        number(1, 65535)(port)
+    else:
+        host_and_port(value)
+
+
 def label(value: str) -> None:
     """An RFC 1123 label that leaves room for suffixes within the 63 characters of a name."""
     plain(value)

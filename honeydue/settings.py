@@ -100,7 +100,7 @@ Ssl = Annotated[Literal["flexible", "strict"], _one_line_of("flexible", "strict"
 MinTls = Annotated[
     Literal["1.0", "1.1", "1.2", "1.3"], _one_line_of("1.0", "1.1", "1.2", "1.3"), Looks('"1.2"')
 ]
-RegistryHost = Annotated[str, _text(rules.host_and_port), Looks("gitea.treytartt.com")]
+RegistryHost = Annotated[str, _text(rules.registry), Looks("gitea.treytartt.com")]
 S3Endpoint = Annotated[str, _text(rules.host_and_port), Looks("s3.us-west-004.backblazeb2.com")]
 Namespace = Annotated[
     str,

@@ -54,6 +54,7 @@ ACCEPTED: Final[dict[str, Change]] = {
     "strict TLS": both(config("dns.ssl", "strict"), config("dns.minTls", "1.3")),
     "a landing page at www": config("dns.landing", "www.myhoneydue.com"),
     "a registry on its own port": config("registry.server", "gitea.treytartt.com:3000"),
+    "a registry on this machine": config("registry.server", "127.0.0.1:3000"),
     "digests only": config(
         "images", {name: "sha256:" + "0123456789abcdef" * 4 for name in ("api", "worker", "admin")}
     ),
