@@ -25,3 +25,7 @@ REDIS_IMAGE: Final = (
     "docker.io/library/redis:8.2.3-alpine"
     "@sha256:08ad0b1d280850169a790dba1393ff7a90aef951fc19632cf4d3ce4f78e679ba"
 )
+
+# What runs besides the application's own images and K3s's; nothing else is admitted to the cluster
+# (honeydue/kubernetes/admission_policy.py). Whole references, always with a digest.
+PINNED_IMAGES: Final = (REDIS_IMAGE,)

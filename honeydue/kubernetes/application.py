@@ -8,6 +8,7 @@ import pulumi
 
 from honeydue.cloudflare.zone import OriginPair
 from honeydue.images.release import Release
+from honeydue.kubernetes.admission import Admission, AdmissionArgs
 from honeydue.kubernetes.configuration import Configuration, ConfigurationArgs
 from honeydue.kubernetes.ingress import Ingress, IngressArgs
 from honeydue.kubernetes.namespace import Namespace, NamespaceArgs
@@ -44,7 +45,12 @@ class Application(pulumi.ComponentResource):
             ),
             child,
         )
-        redis = Redis("redis", RedisArgs(namespace=namespace, external_url=external_redis), child)
+        admission = Admission("admission", AdmissionArgs(registry=s.registry), child)
+        redis = Redis(
+            "redis",
+            RedisArgs(namespace=namespace, external_url=external_redis, after=(admission,)),
+            child,
+        )
         configuration = Configuration(
             "configuration",
             ConfigurationArgs(

@@ -29,10 +29,14 @@ from honeydue.kubernetes.redis_manifests import redis_conf, redis_service, redis
 
 @dataclass(frozen=True, kw_only=True)
 class RedisArgs:
-    """`external_url` (rediss://user:password@host:port): that one is used and none is run here."""
+    """`external_url` (rediss://user:password@host:port): that one is used and none is run here.
+
+    `after`: what must be there before its pod is.
+    """
 
     namespace: Namespace
     external_url: SecretStr | None
+    after: tuple[pulumi.Resource, ...] = ()
 
 
 class Redis(pulumi.ComponentResource):
@@ -48,10 +52,12 @@ class Redis(pulumi.ComponentResource):
         if args.external_url is not None:
             self.secrets = {"REDIS_URL": pulumi.Output.secret(args.external_url.get_secret_value())}
         else:
-            self.secrets = self._run(name, args.namespace)
+            self.secrets = self._run(name, args.namespace, args.after)
         self.register_outputs({})
 
-    def _run(self, name: str, namespace: Namespace) -> dict[str, pulumi.Output[str]]:
+    def _run(
+        self, name: str, namespace: Namespace, after: tuple[pulumi.Resource, ...]
+    ) -> dict[str, pulumi.Output[str]]:
         password = random.RandomPassword(
             f"{name}-password",
             length=40,
@@ -106,7 +112,7 @@ class Redis(pulumi.ComponentResource):
                 child,
                 pulumi.ResourceOptions(
                     # The service gives the pod its name in DNS, the namespace has its priority.
-                    depends_on=[service, namespace],
+                    depends_on=[service, namespace, *after],
                     custom_timeouts=pulumi.CustomTimeouts(create="12m", update="12m"),
                 ),
             ),

@@ -30,7 +30,10 @@ START_SECONDS = 90
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """Starts it and yields its kubeconfig (a text with the keys in it); ends every process."""
+    """Starts it and yields its kubeconfig (a text with the keys in it); ends every process.
+
+    What etcd holds stays in `folder`: running it there again is a cold start.
+    """
     binaries = ensure()
     etcd_port, peer_port, api_port, manager_port, scheduler_port = _free_ports(5)
     text = credentials(folder, api_port)
@@ -94,13 +97,22 @@ def running(folder: Path) -> Iterator[str]:
         labels = {"kubernetes.io/hostname": "node-1"}  # as a kubelet sets it
         metadata = {"name": "node-1", "labels": labels}
         node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
-        client.request("POST", "/api/v1/nodes", body=node)
+        _make(client, "/api/v1/nodes", node)
         definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         for file in binaries.custom_resources:
             if "helmchartconfigs" in file.name:
                 for document in yaml.safe_load_all(file.read_text()):
-                    client.request("POST", definitions, body=document)
+                    _make(client, definitions, document)
         yield text
+
+
+def _make(client: Client, path: str, body: dict[str, Any]) -> None:
+    """It is there already when the folder is one of before: then this is a cold start."""
+    try:
+        client.request("POST", path, body=body)
+    except ApiError as error:
+        if error.reason != "AlreadyExists":
+            raise
 
 
 def _kwok(
