@@ -156,7 +156,7 @@ def _digests(s: Settings, images: Images) -> tuple[dict[str, str], list[Problem]
         problems.append(
             Problem(
                 "honeydue:registry",
-                f"{error}; the images' digests cannot be looked up",
+                f"{error.why}; the images' digests cannot be looked up",
                 f"{error.mend}; or name digests, for which nobody is asked (what ran last: "
                 f"pulumi stack output images -s {s.stack})",
             )

@@ -32,7 +32,7 @@ BUILD: Final = Build(
 )
 PREBUILT: Final = Prebuilt(digests=DIGESTS, tags={"api": "237c6b8", "worker": "", "admin": ""})
 PLANS: Final[dict[str, Plan]] = {"build": BUILD, "prebuilt": PREBUILT}
-BUILDING: Final = (sample.config("app", {"path": "../app"}), sample.config("signing", SIGNING))
+BUILDING: Final = (sample.config("app.path", "../app"), sample.config("signing", SIGNING))
 
 
 def made(resource: Recorded) -> Properties:

@@ -1,0 +1,203 @@
+"""What is missing is told before anything is declared, all of it, each with the line that mends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+from honeydue.images import plan as planning
+from honeydue.images import registry
+from honeydue.images.plan import Build, Prebuilt, plan
+from tests.images.test_checkout import Repository
+from tests.images.test_release import BUILDING, PUBLIC
+from tests.settings import sample
+
+DOCKERFILE = """\
+FROM scratch AS api
+COPY api/ /
+FROM scratch AS worker
+COPY worker/ /
+FROM scratch AS admin
+COPY admin/ /
+"""
+DIGEST = "sha256:" + "ab" * 32
+
+
+@pytest.fixture
+def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A checkout beside the program, and a machine on which everything is installed."""
+    (tmp_path / "program").mkdir()
+    monkeypatch.chdir(tmp_path / "program")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "trivy").write_text("#!/bin/sh\n")
+    (programs / "trivy").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("BUILDX_CONFIG", str(tmp_path / "buildx"))
+    repository = Repository(tmp_path / "app")
+    repository.commit(1000, Dockerfile=DOCKERFILE, api__x="1", worker__x="1", admin__x="1")
+    return repository
+
+
+def refused(*changes: sample.Change) -> str:
+    with pytest.raises(pulumi.RunError) as caught:
+        plan(sample.settings(*BUILDING, *changes))
+    return str(caught.value)
+
+
+def test_a_commit_is_staged_and_each_service_dated_by_its_own_files(
+    application: Repository,
+) -> None:
+    application.commit(2000, admin__x="2")
+    found = plan(sample.settings(*BUILDING))
+    assert isinstance(found, Build)
+    assert found.tag == application.git("rev-parse", "--short", "HEAD")
+    assert found.epochs == {"api": 1000, "worker": 1000, "admin": 2000}
+    assert found.context == Path(".build") / found.tag
+    assert (found.context / "Dockerfile").read_text() == DOCKERFILE
+
+
+@pytest.mark.usefixtures("application")
+def test_a_missing_checkout_is_told() -> None:
+    told = refused(sample.config("app.path", "../elsewhere"))
+    assert "honeydue:app.path" in told
+    assert "there is no folder ../elsewhere" in told
+    assert "git clone" in told
+
+
+def test_a_missing_dockerfile_is_told(application: Repository) -> None:
+    application.git("rm", "--quiet", "Dockerfile")
+    application.git("commit", "--quiet", "--no-gpg-sign", "--message", "x")
+    assert "../app has no Dockerfile at its root" in refused()
+
+
+def test_missing_targets_are_told_with_those_that_there_are(application: Repository) -> None:
+    application.commit(2000, Dockerfile="FROM scratch AS api\nFROM scratch AS web\n")
+    told = refused()
+    assert "without the target worker (it has api, web)" in told
+    assert "without the target admin (it has api, web)" in told
+    assert "../app/Dockerfile: FROM … AS worker" in told
+
+
+@pytest.mark.usefixtures("application")
+def test_a_remote_builder_that_buildx_does_not_know_is_told() -> None:
+    told = refused(sample.config("image.driver", "remote"))
+    assert "buildx knows no such builder on this machine" in told
+    assert "docker buildx create --name honeydue-builder --driver remote" in told
+
+
+@pytest.mark.usefixtures("application")
+def test_a_remote_builder_that_buildx_knows_is_used(tmp_path: Path) -> None:
+    (tmp_path / "buildx/instances").mkdir(parents=True)
+    (tmp_path / "buildx/instances/honeydue-builder").write_text("{}")
+    plan(sample.settings(*BUILDING, sample.config("image.driver", "remote")))
+
+
+def test_a_missing_scanner_is_told_beside_everything_else(
+    application: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application.write(api__x="dirty")
+    git = Path(next(p for p in os.environ["PATH"].split(os.pathsep) if (Path(p) / "git").exists()))
+    monkeypatch.setenv("PATH", str(git))
+    told = refused(sample.config("image.driver", "remote"))
+    assert "3 settings of stack prod are wrong" in told
+    assert "../app holds what is not committed (api/x)" in told
+    assert "needs trivy, which is not on the PATH" in told
+
+
+def test_nothing_of_the_staged_copy_is_left_in_the_checkout(application: Repository) -> None:
+    plan(sample.settings(*BUILDING))
+    assert application.git("status", "--porcelain") == ""
+
+
+# Prebuilt
+
+
+class Answers:
+    """A registry with the tags that it is given."""
+
+    def __init__(self, tags: Mapping[str, str]) -> None:
+        self.known = tags
+        self.asked: list[str] = []
+
+    def __call__(self, _server: str, _login: Any) -> Answers:
+        return self
+
+    def __enter__(self) -> Answers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def digest(self, repository: str, reference: str) -> str | None:
+        self.asked.append(f"{repository}:{reference}")
+        return self.known.get(reference)
+
+    def tags(self, _repository: str) -> list[str]:
+        return [*self.known]
+
+
+def prebuilt(monkeypatch: pytest.MonkeyPatch, answers: Any, **images: str) -> Prebuilt:
+    monkeypatch.setattr(registry, "Registry", answers)
+    changes = [sample.config(f"images.{service}", value) for service, value in images.items()]
+    found = plan(sample.settings(*changes))
+    assert isinstance(found, Prebuilt)
+    return found
+
+
+def test_digests_are_taken_as_they_are_and_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = Answers({})
+    found = prebuilt(monkeypatch, answers)
+    assert found.digests["admin"] == "sha256:" + "6f" * 32
+    assert set(found.tags.values()) == {""}
+    assert answers.asked == []
+
+
+def test_a_tag_becomes_the_digest_that_the_registry_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = Answers({"237c6b8": DIGEST})
+    found = prebuilt(monkeypatch, answers, api="237c6b8")
+    assert found.digests["api"] == DIGEST
+    assert found.tags == {"api": "237c6b8", "worker": "", "admin": ""}
+    assert answers.asked == ["admin/honeydue-api:237c6b8"]
+
+
+def test_tags_that_are_not_there_are_told_at_once_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = Answers({"237c6b9": DIGEST, "6f303db": DIGEST, "buildcache": DIGEST})
+    with pytest.raises(pulumi.RunError) as caught:
+        prebuilt(monkeypatch, answers, api="237c6b8", worker="1111111")
+    told = str(caught.value)
+    assert "2 settings of stack prod are wrong. Nothing was declared." in told
+    assert "names 237c6b8, and gitea.treytartt.com/admin/honeydue-api has no such tag" in told
+    assert "pulumi config set -s prod --path honeydue:images.api 237c6b9" in told
+    assert "buildcache" not in told
+
+
+def test_a_registry_that_is_down_is_told_with_the_way_around_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def down(*_: Any) -> Any:
+        raise registry.RegistryError("unreachable", "gitea: connection refused", "try again")
+
+    with pytest.raises(pulumi.RunError) as caught:
+        prebuilt(monkeypatch, down, api="237c6b8")
+    told = str(caught.value)
+    assert "connection refused" in told
+    assert "pulumi stack output images -s prod" in told
+    assert "sample-registry-token" not in told
+
+
+def test_a_public_key_alone_is_enough_to_run_what_is_there() -> None:
+    settings = sample.settings(sample.config("signing", {"publicKey": PUBLIC}))
+    assert isinstance(plan(settings), Prebuilt)
+
+
+def test_where_copies_are_staged_is_said_relative_to_the_program() -> None:
+    """It stands in the state, and must be equal on every machine."""
+    assert not planning.STAGED.is_absolute()
