@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from honeydue.images import dockerfile
+from honeydue.kubernetes.catalogue import PRE_STOP_SECONDS
 from rehearsal.cluster.binaries import find_go
 from tests.examples.application import (
     CANARY,
@@ -137,7 +138,10 @@ def test_it_answers_where_the_probe_asks_and_ends_when_it_is_told(
         assert answer(port, "HEAD", health.path)[::2] == (200, b"")
         assert answer(port, "DELETE", health.path)[0] == 405
         assert terminated(process) == 0
-    assert [line["msg"] for line in lines(log)][-2:] == ["draining", "stopped"]
+    draining, stopped = lines(log)[-2:]
+    assert (draining["msg"], stopped["msg"]) == ("draining", "stopped")
+    seconds = int(draining["at_most"].removesuffix("s"))
+    assert PRE_STOP_SECONDS + seconds < SERVICES[service].grace_seconds, "SIGKILL comes first"
     assert {line["service"] for line in lines(log)} == {service}
 
 
