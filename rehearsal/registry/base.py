@@ -20,6 +20,7 @@ from rehearsal.registry.gitea import ForgeError, Tokens, digest_of
 GO_NEEDED: Final = (1, 25)
 _PARTS_OF_GO: Final = ("bin", "pkg", "src", "lib", "VERSION", "go.env")
 _LEFT_OUT: Final = ("testdata", "*_test.go")
+_SOURCES_OF_TOOLS: Final = "src/cmd"  # two thirds of the sources; the tools themselves are in pkg
 _DOCKERFILE: Final = """\
 FROM scratch AS files
 COPY busybox /bin/busybox
@@ -47,8 +48,11 @@ def go_image(builder: BuildKit, server: str, tokens: Tokens, scratch: Path) -> s
     `scratch`: a folder for the build's context, emptied again. Raises ForgeError."""
     busybox = _busybox()
     go, version = _go()
-    recipe = hashlib.sha256((_DOCKERFILE + _PACKED).encode() + busybox.read_bytes()).hexdigest()[:8]
-    repository, tag = f"{tokens.username}/go", f"{version}-{recipe}"
+    recipe = hashlib.sha256(
+        repr((_DOCKERFILE, _PACKED, _PARTS_OF_GO, _LEFT_OUT, _SOURCES_OF_TOOLS)).encode()
+        + busybox.read_bytes()
+    )
+    repository, tag = f"{tokens.username}/go", f"{version}-{recipe.hexdigest()[:8]}"
     digest = digest_of(server, tokens, repository, tag)
     if digest is None:
         scratch.mkdir(parents=True, exist_ok=True)
@@ -69,11 +73,16 @@ def _fill(folder: Path, go: Path, busybox: Path) -> None:
     (folder / "Dockerfile").write_text(_DOCKERFILE)
     shutil.copy(busybox, folder / "busybox")
     (folder / "busybox").chmod(0o755)
+    unwanted = shutil.ignore_patterns(*_LEFT_OUT)
+
+    def left_out(inside: str, names: list[str]) -> set[str]:
+        tools = {name for name in names if Path(inside, name) == go / _SOURCES_OF_TOOLS}
+        return unwanted(inside, names) | tools
+
     for part in _PARTS_OF_GO:
         source = go / part
         if source.is_dir():
-            ignore = shutil.ignore_patterns(*_LEFT_OUT)
-            shutil.copytree(source, folder / "go" / part, symlinks=True, ignore=ignore)
+            shutil.copytree(source, folder / "go" / part, symlinks=True, ignore=left_out)
         elif source.exists():
             shutil.copy(source, folder / "go" / part)
 

@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,6 +80,8 @@ class BuildKit:
         self._root = folder / "buildkit"
         self._process: Supervised | None = None
         self._clients: set[subprocess.Popen[str]] = set()
+        self._open = False
+        self._lock = threading.Lock()
 
     def start(self, asked_to_stop: Callable[[], bool] = lambda: False) -> None:
         """Returns when it answers. Raises ForgeError, also when it is asked to stop before."""
@@ -107,11 +110,14 @@ class BuildKit:
                     f"  mend: see {self._log}, then run again"
                 )
             time.sleep(0.05)
+        self._open = True
         self._name_builder(socket_file)
 
     def stop(self) -> None:
-        for client in list(self._clients):  # it would wait half a minute for a builder that is gone
-            client.kill()
+        with self._lock:  # a buildx would wait half a minute for a builder that is gone
+            self._open = False
+            for client in self._clients:
+                client.kill()
         if self._process:
             self._process.stop()
             self._process = None
@@ -151,27 +157,30 @@ class BuildKit:
     def _buildx(
         self, arguments: Sequence[str], more: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        with subprocess.Popen(
-            dying_with_parent([str(self._tools.buildx), *arguments]),
-            env={
-                "PATH": _path(),
-                "HOME": str(self._folder),
-                # Empty: neither the operator's logins nor their builders are any of our business.
-                "DOCKER_CONFIG": str(self._folder / "docker"),
-                "BUILDX_CONFIG": str(self._folder / "buildx"),
-            }
-            | more,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as client:
+        environment = {
+            "PATH": _path(),
+            "HOME": str(self._folder),
+            # Empty: neither the operator's logins nor their builders are any of our business.
+            "DOCKER_CONFIG": str(self._folder / "docker"),
+            "BUILDX_CONFIG": str(self._folder / "buildx"),
+        }
+        with self._lock:
+            if not self._open:
+                raise ForgeError("the builder was stopped")
+            client = subprocess.Popen(
+                dying_with_parent([str(self._tools.buildx), *arguments]),
+                env=environment | more,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
             self._clients.add(client)
-            try:
-                out, error = client.communicate()
-            finally:
-                self._clients.discard(client)
-            return subprocess.CompletedProcess(arguments, client.returncode, out, error)
+        with client:
+            out, error = client.communicate()
+        with self._lock:
+            self._clients.discard(client)
+        return subprocess.CompletedProcess(arguments, client.returncode, out, error)
 
     def _toml(self, socket_file: Path) -> str:
         return f"""\

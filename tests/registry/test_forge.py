@@ -218,6 +218,14 @@ def test_a_port_that_is_taken_is_named_with_what_mends_it(forge: Forge, tmp_path
     second.stop()
 
 
+@pytest.fixture
+def doomed(tmp_path: Path, forge: Forge) -> Iterator[Home]:
+    assert forge  # where that cannot run, this cannot either
+    home = Home(tmp_path / "home")
+    yield home
+    forget(home)
+
+
 @pytest.mark.parametrize("phase", ["registry", "builder", "base-image"])
 def test_whoever_is_stopped_while_it_starts_leaves_nothing_that_runs(
     doomed: Home, phase: str
@@ -237,45 +245,39 @@ def test_whoever_is_stopped_while_it_starts_leaves_nothing_that_runs(
 
 
 KILLED = """
-import sys, time
+import sys
 from pathlib import Path
 from rehearsal.home import Home
 from rehearsal.registry.service import Forge
 forge = Forge(Home(Path(sys.argv[1])), int(sys.argv[2]))
 forge.start()
 forge.wait()
-folder = Path(sys.argv[1]) / "context"
-folder.mkdir()
 image = forge.build_args["GO_IMAGE"]
-(folder / "Dockerfile").write_text(f"FROM {image}\\nRUN echo $PPID && sleep 54321\\n")
-forge.builder.build([str(folder)], forge.server, forge.tokens)
+Path(sys.argv[3], "Dockerfile").write_text(f"FROM {image}\\nRUN sleep 54321\\n")
+forge.builder.build([sys.argv[3]], forge.server, forge.tokens)
 """
 
 
-@pytest.fixture
-def doomed(tmp_path: Path, forge: Forge) -> Iterator[Home]:
-    assert forge  # where that cannot run, this cannot either
-    home = Home(tmp_path / "home")
-    yield home
-    forget(home)
-
-
-def test_a_killed_serving_process_leaves_nothing_that_runs_or_is_mounted(doomed: Home) -> None:
-    doomed.root.mkdir()
+def test_a_killed_serving_process_leaves_nothing_that_runs_or_is_mounted(
+    forge: Forge, forge_home: Home, tmp_path: Path
+) -> None:
+    root, port, tokens = forge_home.root, forge.server.rpartition(":")[2], forge.tokens
+    forge.stop()
     child = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(doomed.root), str(free_port())], cwd=REPOSITORY
+        [sys.executable, "-c", KILLED, str(root), port, str(tmp_path)], cwd=REPOSITORY
     )
     try:
-        step = until_step_runs(folder_of(doomed), child)
+        step = until_step_runs(folder_of(forge_home), child)
     finally:
         child.kill()
         child.wait()
-    end_strays(doomed)
+        end_strays(forge_home)
     assert not step.lives()
-    assert str(doomed.root) not in Path("/proc/self/mounts").read_text()
-    assert not [pid for pid in processes() if str(doomed.root) in command(pid)]
-    forget(doomed)
-    assert not folder_of(doomed).exists()
+    assert str(root) not in Path("/proc/self/mounts").read_text()
+    assert not [pid for pid in processes() if str(root) in command(pid)]
+    forge.start()
+    forge.wait(60)
+    assert forge.tokens == tokens
 
 
 def until_step_runs(folder: Path, child: subprocess.Popen[bytes]) -> Identity:
