@@ -7,6 +7,7 @@ golang:alpine when the application is built. What runs needs no base: it is `FRO
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -104,7 +105,11 @@ def _go() -> tuple[Path, str]:
     except BinariesError as error:
         raise ForgeError(str(error)) from None
     said = subprocess.run(
-        [go, "env", "GOROOT", "GOVERSION"], capture_output=True, text=True, check=False
+        [go, "env", "GOROOT", "GOVERSION"],
+        env=os.environ | {"GOTOOLCHAIN": "local"},  # this one, not one that a go.mod asks for
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.split("\n")
     return Path(said[0]), said[1].removeprefix("go").split()[0]
 
