@@ -183,7 +183,8 @@ def _conditions(shape: Shape) -> list[Manifest]:
 
 
 def _variables(shape: Shape, own: str, pinned: Sequence[str]) -> list[Manifest]:
-    """Evaluated at most once per request each: the cost is linear in the number of images."""
+    """Evaluated at most once per request each, and with CEL's budget for hundreds of containers:
+    the cost grows with their number, in an update with its square."""
     tag_is_latest = f"i.matches({_cel(':latest($|@)')})"
     allowed = " || ".join(
         [

@@ -84,8 +84,8 @@ def test_it_fails_closed_and_denies(one: Any) -> None:
 )
 @pytest.mark.parametrize("one", OURS, ids=lambda one: one.name)
 def test_every_place_that_names_an_image_is_looked_at(one: Any, field: str) -> None:
-    """Image volumes are off by default in Kubernetes 1.34 and on in 1.35: no API server here can
-    be asked about them."""
+    """Image volumes are off in Kubernetes 1.34, so that the rehearsal's API server cannot be asked
+    about them; but they will come with an upgrade."""
     images = one.policy["spec"]["variables"][0]["expression"]
     assert re.search(rf"\.\??{field}\b", images)
 

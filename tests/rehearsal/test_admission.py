@@ -405,8 +405,10 @@ def test_it_can_be_scaled_and_restarted_and_moves_on_by_digest_only(living: Livi
     cluster, release = living.cluster, living.release
     cluster.patch(release, {"spec": {"replicas": 2}})
     until(lambda: len(cluster.pods(release)) == 2)
-    restarted = {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}
-    cluster.patch(release, {"spec": {"replicas": 1, "template": restarted}})
+    restarted = {"kubectl.kubernetes.io/restartedAt": "now"}
+    anew = {"replicas": 1, "template": {"metadata": {"annotations": restarted}}}
+    cluster.patch(release, {"spec": anew})
+    until(lambda: [p["metadata"].get("annotations") for p in cluster.pods(release)] == [restarted])
     with pytest.raises(ApiError, match="honeydue-api:237c6b9 is refused"):
         cluster.patch(release, set_image(f"{OWN}api:237c6b9"))
     cluster.patch(release, set_image(API))
@@ -530,3 +532,14 @@ def test_a_changed_policy_is_in_force_before_the_program_goes_on(cluster: Cluste
     finally:
         cluster.apply(ours())
         until(lambda: cluster.refuses(moved))
+
+
+def test_the_emergency_exit_is_open_within_seconds(cluster: Cluster) -> None:
+    """The command in docs/adr/0008."""
+    selected = {"labelSelector": "app.kubernetes.io/name=admission"}
+    try:
+        cluster.client.request("DELETE", BINDINGS, query=selected)
+        until(lambda: not cluster.refuses(pod("evil:1")))
+    finally:
+        cluster.apply(ours())
+        until(lambda: cluster.refuses(pod("evil:1")))
