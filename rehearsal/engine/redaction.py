@@ -12,6 +12,7 @@ import base64
 import dataclasses
 import json
 import threading
+from collections.abc import Iterable
 from typing import Any, Final
 
 from rehearsal.engine.events import Diagnostic, Event, ResourceFailed, ResourceProgress
@@ -29,7 +30,9 @@ class Redaction:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: set[str] = set()
+        self._configured: set[str] = set()
         self._names: set[str] = set()
+        self._open: set[str] = set()
         self._forms: list[str] | None = []  # as they may stand in a text, the longest first
 
     def learn(self, value: Any) -> None:
@@ -39,6 +42,22 @@ class Redaction:
             if not found <= self._known:
                 self._known |= found
                 self._forms = None  # worked out when a text comes
+
+    def configured(self, secrets: Iterable[str]) -> None:
+        """The stack's own secrets; nothing that is said in the open makes one of them less so."""
+        self._configured |= {text for text in secrets if len(text) >= SHORTEST}
+        self.learn([Secret(text) for text in secrets])
+
+    def declared(self, inputs: Any) -> None:
+        """What the program itself writes in the open as an input is none, also where an output
+        that is secret as a whole repeats it: a command's environment holds a token and an image's
+        name, and an error must name the image."""
+        found = {text for text in _texts(inputs, False, secret_ones=False) if len(text) >= SHORTEST}
+        self.learn(inputs)
+        with self._lock:
+            if not found <= self._open:
+                self._open |= found
+                self._forms = None
 
     def name(self, urn: str) -> None:
         """Stack, project and a resource's name are no secrets, also where a secret value repeats
@@ -52,7 +71,8 @@ class Redaction:
     def text(self, text: str) -> str:
         with self._lock:
             if self._forms is None:
-                forms = {form for known in self._known - self._names for form in _forms(known)}
+                secret = (self._known - self._names - self._open) | self._configured
+                forms = {form for known in secret for form in _forms(known)}
                 self._forms = sorted(forms, key=len, reverse=True)
             forms_now = self._forms
         for form in forms_now:
@@ -69,19 +89,22 @@ class Redaction:
         return event
 
 
-def _texts(value: Any, secret: bool) -> list[str]:
+def _texts(value: Any, secret: bool, *, secret_ones: bool = True) -> list[str]:
+    """The texts in a value that stand in a `Secret`; or those that do not."""
     match value:
         case Secret():
-            return _texts(plain(value.value), True)
+            return _texts(plain(value.value), True, secret_ones=secret_ones)
         case dict():
-            return [text for item in value.values() for text in _texts(item, secret)]
+            inside = [*value.values()]
         case list() | tuple():
-            return [text for item in value for text in _texts(item, secret)]
+            inside = [*value]
         case str():
-            return [value] if secret else []
+            return [value] if secret == secret_ones else []
         case int() | float():
-            return [str(value)] if secret else []
-    return []
+            return [str(value)] if secret == secret_ones else []
+        case _:
+            return []
+    return [text for item in inside for text in _texts(item, secret, secret_ones=secret_ones)]
 
 
 def _forms(text: str) -> set[str]:

@@ -71,7 +71,7 @@ class Registrar:
         Cancelled; whatever went wrong is reported already."""
         run, new = self._run, goal.resource
         run.redaction.name(new.urn)
-        run.redaction.learn(new.inputs)
+        run.redaction.declared(new.inputs)
         run.stop_if_cancelled()
         self._claim(new.urn)
         try:

@@ -27,7 +27,7 @@ from rehearsal.engine.provider import Context, Properties, Provider, ProviderErr
 from rehearsal.engine.redaction import Redaction
 from rehearsal.engine.state import Resource, Unsaved, now
 from rehearsal.engine.steps import PROVIDER_PREFIX, package_of, view
-from rehearsal.engine.values import UNKNOWN_SENTINEL, Secret, mark_secrets, plain
+from rehearsal.engine.values import UNKNOWN_SENTINEL, mark_secrets, plain
 
 LoadProvider = Callable[[str, Properties], Provider]
 # (kind such as "before-update", names, old, new) -> runs them; raises when a before hook refuses.
@@ -86,7 +86,7 @@ class Run:
         self.outputs: Properties = {}
         self._unsaved = False  # the state cannot be written: no further step may begin
         self.redaction = Redaction()
-        self.redaction.learn([Secret(text) for text in configuration.secrets])
+        self.redaction.configured(configuration.secrets)
         for resource in journal.remaining:
             self.redaction.name(resource.urn)
             self.redaction.learn((resource.inputs, resource.outputs))

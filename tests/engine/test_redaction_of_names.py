@@ -14,3 +14,20 @@ def test_a_name_stays_readable_and_the_secret_beside_it_does_not() -> None:
     redaction.name(SERVER)
     said = redaction.text(f"creating Server honeydue-2 with hunter2-hunter2: {SERVER}")
     assert said == f"creating Server honeydue-2 with [secret]: {SERVER}"
+
+
+def test_what_the_program_says_in_the_open_stays_readable() -> None:
+    """A command's environment is secret as a whole in its outputs; in its inputs only the token."""
+    redaction = Redaction()
+    environment = {"IMAGE": "registry/honeydue-api", "TOKEN": Secret("hunter2-hunter2")}
+    redaction.declared({"environment": environment})
+    redaction.learn({"environment": Secret({**environment, "TOKEN": "hunter2-hunter2"})})
+    said = redaction.text("registry/honeydue-api refuses hunter2-hunter2")
+    assert said == "registry/honeydue-api refuses [secret]"
+
+
+def test_a_secret_of_the_stack_is_one_even_when_the_program_says_it_in_the_open() -> None:
+    redaction = Redaction()
+    redaction.configured(["hunter2-hunter2"])
+    redaction.declared({"label": "hunter2-hunter2"})
+    assert redaction.text("it was hunter2-hunter2") == "it was [secret]"
