@@ -1,0 +1,210 @@
+"""The seam to the engines: what of a stack is read, from whom, and what stops it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.engine import Engine
+from ops.problems import Refused
+from rehearsal.engine.errors import EngineError
+from rehearsal.engine.state import Backend
+from tests.ops.pulumi import Pulumi
+
+
+@pytest.fixture
+def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pulumi:
+    """Installed, with its state in tmp_path/state."""
+    fake = Pulumi(tmp_path / "bin").answers(whoami={"url": f"file://{tmp_path / 'state'}"})
+    (tmp_path / "state").mkdir()
+    monkeypatch.setenv("PATH", str(fake.folder), prepend=os.pathsep)
+    return fake
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without the Pulumi CLI."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.fixture
+def prod(pulumi: Pulumi) -> Engine:
+    """Production, by that pulumi."""
+    assert pulumi
+    return Engine("pulumi", "prod")
+
+
+def past(state: Path, nanoseconds: int, checkpoint: Any, *, packed: bool = False) -> Path:
+    """One finished run in the DIY backend's history; its checkpoint's path."""
+    folder = state / ".pulumi/history/honeydue/prod"
+    folder.mkdir(parents=True, exist_ok=True)
+    end = "json.gz" if packed else "json"
+    (folder / f"prod-{nanoseconds}.history.{end}").write_bytes(b"{}")
+    path = folder / f"prod-{nanoseconds}.checkpoint.{end}"
+    content = json.dumps(checkpoint).encode()
+    path.write_bytes(gzip.compress(content) if packed else content)
+    return path
+
+
+# --- which engine -------------------------------------------------------------------------------
+
+
+def test_where_pulumi_is_installed_it_is_production(pulumi: Pulumi) -> None:
+    assert pulumi
+    assert Engine.find(None, None) == Engine("pulumi", "prod")
+    assert Engine.find("staging", None).kind == "pulumi"
+    assert Engine.find("rehearsal", None).kind == "rehearsal"
+    assert Engine.find("rehearsal", "pulumi").kind == "pulumi"
+    assert Engine.find(None, "rehearsal") == Engine("rehearsal", "rehearsal")
+
+
+@pytest.mark.usefixtures("bare")
+def test_without_pulumi_it_is_the_rehearsal() -> None:
+    assert Engine.find(None, None) == Engine("rehearsal", "rehearsal")
+    with pytest.raises(Refused, match=r"no `pulumi` on the PATH\n.*pulumi\.com"):
+        Engine.find(None, "pulumi")
+
+
+# --- what is read -------------------------------------------------------------------------------
+
+
+def test_the_configuration_is_read_by_its_short_keys(pulumi: Pulumi, prod: Engine) -> None:
+    registry = {"server": "gitea.test", "token": "canary"}
+    pulumi.answers(
+        config={
+            "honeydue:registry": {
+                "value": json.dumps(registry),
+                "objectValue": registry,
+                "secret": True,
+            },
+            "honeydue:protect": {"value": "true", "secret": False},
+        }
+    )
+    assert prod.config() == {"registry": registry, "protect": "true"}
+    assert "canary" not in pulumi.log
+
+
+def test_a_verb_that_fails_says_what_the_engine_said(pulumi: Pulumi, prod: Engine) -> None:
+    pulumi.answers(config={"error": "incorrect passphrase"})
+    with pytest.raises(Refused) as refusal:
+        prod.config()
+    assert str(refusal.value) == (
+        "pulumi config --show-secrets --json: incorrect passphrase\n"
+        "    mend   pulumi --non-interactive config --show-secrets --json --stack prod must work "
+        "by itself first"
+    )
+
+
+def test_past_states_come_newest_first_and_packed_ones_too(prod: Engine, tmp_path: Path) -> None:
+    past(tmp_path / "state", 1_700_000_000_000_000_001, "first")
+    past(tmp_path / "state", 1_700_000_000_000_000_003, "third")
+    past(tmp_path / "state", 1_700_000_000_000_000_002, "second", packed=True)
+    assert list(prod.history()) == ["third", "second", "first"]
+
+
+def test_a_stack_that_never_ran_has_no_past(prod: Engine) -> None:
+    assert list(prod.history()) == []
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "zstd"])
+def test_a_past_state_that_cannot_be_read_is_refused_with_its_name(
+    prod: Engine, tmp_path: Path, damage: str
+) -> None:
+    path = past(tmp_path / "state", 1_700_000_000_000_000_001, {"a": "b"}, packed=damage == "cut")
+    match damage:
+        case "missing":
+            path.unlink()
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-9])
+        case "zstd":
+            path.write_bytes(b"\x28\xb5\x2f\xfd rest")
+    with pytest.raises(Refused, match=f"a past state of prod cannot be read: {path}"):
+        list(prod.history())
+
+
+def test_a_state_folder_that_is_not_there_is_not_an_empty_history(
+    prod: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "state").rmdir()
+    with pytest.raises(Refused, match="is not there"):
+        list(prod.history())
+
+
+def test_pulumi_cloud_gives_past_states_by_version(pulumi: Pulumi, prod: Engine) -> None:
+    pulumi.answers(
+        whoami={"url": "https://app.pulumi.com/honeydue"},
+        stack_history=[{"version": 2}, {"version": 1}],
+        stack_export__version_1="first",
+        stack_export__version_2="second",
+    )
+    assert list(prod.history()) == ["second", "first"]
+
+
+def test_a_bucket_whose_past_no_verb_lists_is_refused_with_the_way_around(
+    pulumi: Pulumi, prod: Engine
+) -> None:
+    pulumi.answers(whoami={"url": "s3://honeydue-state?region=eu"})
+    with pytest.raises(Refused, match=r"s3://honeydue-state\n.*PULUMI_BACKEND_URL=file://"):
+        list(prod.history())
+
+
+# --- alone --------------------------------------------------------------------------------------
+
+
+def test_while_the_state_is_locked_nothing_is_begun_and_the_holder_is_named(
+    prod: Engine, tmp_path: Path
+) -> None:
+    with (
+        Backend(tmp_path / "state").lock("honeydue", "prod"),
+        pytest.raises(
+            Refused, match=rf"prod is locked by .*\(pid {os.getpid()}\) since .*\n.*wait"
+        ),
+        prod.alone(),
+    ):
+        pytest.fail("alone beside a run")
+
+
+def test_while_we_are_alone_a_run_is_refused_and_afterwards_it_is_not(
+    prod: Engine, tmp_path: Path
+) -> None:
+    backend = Backend(tmp_path / "state")
+    with (
+        prod.alone(),
+        pytest.raises(EngineError, match="currently locked"),
+        backend.lock("honeydue", "prod"),
+    ):
+        pytest.fail("a run beside us")
+    with backend.lock("honeydue", "prod"):
+        pass
+
+
+def test_a_run_that_pulumi_cloud_knows_of_is_waited_for(pulumi: Pulumi, prod: Engine) -> None:
+    cloud = {"url": "https://app.pulumi.com/honeydue"}
+    others = [{"name": "honeydue/other/staging", "updateInProgress": True}]
+    pulumi.answers(whoami=cloud, stack_ls=[*others, {"name": "prod"}])
+    with prod.alone():
+        pass
+    pulumi.answers(whoami=cloud, stack_ls=[{"name": "prod", "updateInProgress": True}])
+    with pytest.raises(Refused, match="a run of the stack prod is under way"), prod.alone():
+        pytest.fail("alone beside a run")
+
+
+# --- the rehearsal ------------------------------------------------------------------------------
+
+
+def test_the_rehearsal_answers_like_pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HONEYDUE_REHEARSAL_HOME", str(tmp_path))
+    rehearsal = Engine("rehearsal", "rehearsal")
+    config = rehearsal.config()
+    assert config["protect"] == "false"
+    assert config["registry"].keys() == {"server", "namespace", "username", "token"}
+    assert config["cluster"]["name"] == "honeydue"
+    with rehearsal.alone():
+        assert list((tmp_path / "state/.pulumi/locks").rglob("*.json"))
+    (tmp_path / "state").mkdir(exist_ok=True)
+    assert list(rehearsal.history()) == []
