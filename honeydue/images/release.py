@@ -92,8 +92,7 @@ class Release(pulumi.ComponentResource):
                 opts=child,
             )
             verified = self._verified(name, service, vouched.stdout, plan.tag, child)
-            # What verification printed, not what the build said: in a preview of a changed build
-            # the plugin gives an empty digest, and only a Command's output is really unknown.
+            # What verification printed, not what the build said: nothing else is ever run.
             images[service] = self._running(service, verified.stdout.apply(_digest), plan.tag)
             proven.append(verified)
         self.images, self.proven = images, proven

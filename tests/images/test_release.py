@@ -174,7 +174,7 @@ def test_no_gate_has_a_secret_on_its_command_line() -> None:
 
 
 def test_in_a_preview_of_a_build_the_digests_are_unknown_and_never_empty() -> None:
-    """The plugin gives an empty digest then; an image `…@` would be refused by the API server."""
+    """An image `…@` would be refused by the API server's dry run."""
     images = declared(preview=True).exports["images"]
     assert not [v for v in images.values() if isinstance(v, str) and v.endswith("@")]
 
