@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 USERNAME, TOKEN = "admin", "canary-registry-token-41d7"
 REPOSITORY = "admin/honeydue-api"
@@ -21,7 +22,7 @@ def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-@dataclass
+@dataclass(repr=False)
 class Content:
     """Everything stored, open to the test's hands."""
 
@@ -29,6 +30,7 @@ class Content:
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
     """(repository, tag or digest) → (media type, body)"""
+    uploads: dict[str, bytes] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
 
     def push(self, repository: str, tag: str, layers: list[bytes] | None = None) -> str:
@@ -74,6 +76,7 @@ class Content:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and body in one packet: two of them wait 40 ms for each other
     content: Content
 
     def log_message(self, format: str, *args: object) -> None:
@@ -136,12 +139,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _blob(self, repository: str, rest: str, query: dict[str, list[str]], body: bytes) -> None:
         if self.command == "POST":
-            return self._answer(202, Location=f"/v2/{repository}/blobs/uploads/1")
+            return self._answer(202, Location=f"/v2/{repository}/blobs/uploads/{uuid4()}")
         if self.command == "PATCH":
-            self.content.blobs["upload"] = body
-            return self._answer(202, Location=f"/v2/{repository}/blobs/uploads/1")
+            self.content.uploads[rest] = body
+            return self._answer(202, Location=f"/v2/{repository}/blobs/{rest}")
         if self.command == "PUT":
-            data = body or self.content.blobs.pop("upload", b"")
+            data = body or self.content.uploads.pop(rest, b"")
             digest = query["digest"][0]
             if digest_of(data) != digest:
                 return self._error(400, "DIGEST_INVALID")
