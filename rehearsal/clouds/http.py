@@ -19,6 +19,9 @@ A stand-in is a `Dialect` (how this vendor authenticates, counts and refuses) an
         call.after(lambda: ...)               # runs once the change is on disk
         return Reply({"result": ...}, status=200)
 
+    @app.route("PUT", "/blobs/<digest>", raw=True)   # any bytes: call.raw
+    def store_blob(call: Call) -> Reply: ...         # a body that is bytes is sent as it is
+
     @app.route("GET", "/zones/<zone_id>/dns_records", query={"name", "page"})
     def list_records(call: Call) -> Reply: ...
 
@@ -57,7 +60,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed
 from werkzeug.routing import Map, Rule
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
@@ -217,6 +220,8 @@ class Call:
     now: float
     """Seconds since the epoch, by the stand-in's clock."""
     state: State = field(default_factory=dict)
+    raw: bytes = b""
+    """The body as it came, where the route takes any bytes."""
     effects: list[Callable[[], None]] = field(default_factory=list)
 
     def after(self, effect: Callable[[], None]) -> None:
@@ -226,7 +231,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """A success: `body` None sends no content (204)."""
+    """A success: `body` None sends no content (204); bytes are sent as they are, with the
+    Content-Type among `headers`."""
 
     body: Any = None
     status: int = 200
@@ -252,7 +258,7 @@ class Dialect(Protocol):
         """The answer to a request beyond the quota."""
 
     def envelope(self, refusal: Refusal) -> Any:
-        """The JSON body of a refusal."""
+        """The JSON body of a refusal; bytes are sent as they are."""
 
 
 Handler = Callable[[Call], Reply]
@@ -264,6 +270,7 @@ class _Route:
     query: frozenset[str]
     body: Mapping[str, Field] | None
     operators: bool
+    raw: bool
 
 
 class _Drop(Exception):  # noqa: N818 - an answer, not an error of ours
@@ -309,9 +316,11 @@ class App:
         *,
         query: Collection[str] = (),
         body: Mapping[str, Field] | None = None,
+        raw: bool = False,
     ) -> Callable[[Handler], Handler]:
-        """Declares a handler of the vendor's API; `path` is below the root."""
-        return self._declare(method, self._root + path, query, body, operators=False)
+        """Declares a handler of the vendor's API; `path` is below the root. `raw`: the body is
+        any bytes. A GET answers HEAD too."""
+        return self._declare(method, self._root + path, query, body, raw=raw)
 
     def operator(
         self, method: str, path: str, *, body: Mapping[str, Field] | None = None
@@ -325,11 +334,13 @@ class App:
         path: str,
         query: Collection[str],
         body: Mapping[str, Field] | None,
-        operators: bool,
+        *,
+        operators: bool = False,
+        raw: bool = False,
     ) -> Callable[[Handler], Handler]:
         def declare(handler: Handler) -> Handler:
             self._map.add(Rule(path, methods=[method], endpoint=len(self._routes)))
-            self._routes.append(_Route(handler, frozenset(query), body, operators))
+            self._routes.append(_Route(handler, frozenset(query), body, operators, raw))
             return handler
 
         return declare
@@ -375,7 +386,7 @@ class App:
         request = Request(environ)
         try:
             response = self._answer(request)
-        except _Drop:
+        except (_Drop, ClientDisconnected):
             # werkzeug's development server hands us its socket; the client sees EOF or a reset.
             connection: socket.socket | None = environ.get("werkzeug.socket")
             if connection is not None:
@@ -393,20 +404,25 @@ class App:
             headers=dict(request.headers),
             now=self._clock(),
         )
-        status, headers, body = 500, dict[str, str](), b""
+        status, headers, body = 500, dict[str, str](), None
         try:
             reply = self._dispatch(request, call)
-            status, headers = reply.status, dict(reply.headers)
-            if reply.body is None and status == 200:
+            status, headers, body = reply.status, dict(reply.headers), reply.body
+            if body is None and status == 200:
                 status = 204
-            body = b"" if reply.body is None else json.dumps(reply.body).encode()
         except Refusal as refusal:
-            status, headers = refusal.status, refusal.headers
-            body = json.dumps(self._dialect.envelope(refusal)).encode()
+            status, headers = refusal.status, dict(refusal.headers)
+            body = self._dialect.envelope(refusal)
         finally:
             self.requests.append(f"{call.method} {request.full_path.rstrip('?')} {status}")
         headers |= self._dialect.headers(call)
-        return Response(body, status, headers, content_type="application/json")
+        if isinstance(body, bytes):
+            response = Response(body, status)
+            del response.headers["Content-Type"]  # werkzeug's own guess
+            response.headers.update(headers)
+            return response
+        encoded = b"" if body is None else json.dumps(body).encode()
+        return Response(encoded, status, headers, content_type="application/json")
 
     def _dispatch(self, request: Request, call: Call) -> Reply:
         route = self._match(request, call)
@@ -422,6 +438,8 @@ class App:
         fault = self.faults.take(call.method, call.path)
         if fault is not None:
             self._before(fault)
+        if route is not None and route.raw:
+            call.raw = request.get_data()  # a slow sender keeps nobody else waiting
         with self.store.transaction() as call.state:
             self._dialect.admit(call)
             if route is None:
@@ -461,7 +479,7 @@ class App:
             if name not in route.query
         ]
         raw = request.get_data()
-        if raw.strip():
+        if raw.strip() and not route.raw:
             try:
                 body = json.loads(raw)
             except ValueError:
