@@ -207,14 +207,15 @@ def who_builds_signs(s: Settings) -> Found:
     builds = s.app is not None if s.image.build is None else s.image.build
     if not builds:
         return
-    make = "python -m honeydue.images.keys"
+    why = "is missing: what is built is signed before it runs"
+    config, module = f"pulumi config set -s {s.stack}", "python -m honeydue.images.signing"
+    if s.signing is None or s.signing.private_key is None:
+        to = "--secret --path honeydue:signing.privateKey"
+        yield ("signing", "privateKey"), Wrong(why, mend=f"{module} generate | {config} {to}")
     if s.signing is None:
-        why = "is missing: what is built is signed before it runs"
-        yield ("signing", "publicKey"), Wrong(why, mend=make)
-        yield ("signing", "privateKey"), Wrong(why, mend=make)
-    elif s.signing.private_key is None:
-        why = "is missing: what is built is signed before it runs"
-        yield ("signing", "privateKey"), Wrong(why)
+        get = f"pulumi config get -s {s.stack} --path honeydue:signing.privateKey"
+        to = "--path honeydue:signing.publicKey"
+        yield ("signing", "publicKey"), Wrong(why, mend=f"{get} | {module} public | {config} {to}")
 
 
 _SECRET_NAMES = {key.name for key in application.SECRETS}
