@@ -145,10 +145,10 @@ def _stopped(image: Image, outcome: scan.Outcome) -> str:
     ids = list(dict.fromkeys(finding.id for finding in outcome.stops))
     first = outcome.stops[0]
     return (
-        f"{image} (tag {image.tag}) has vulnerabilities of severity {outcome.severity} or above "
-        f"that have a fix: {', '.join(ids[:3])}{f' and {len(ids) - 3} more' if ids[3:] else ''}. "
+        f"{image} (tag {image.tag}) has vulnerabilities of severity {outcome.severity} or above: "
+        f"{', '.join(ids[:3])}{f' and {len(ids) - 3} more' if ids[3:] else ''}. "
         "It was not signed, nothing was rolled out\n"
-        f"    mend   raise {first.package} to {first.fixed or 'a supported release'} in the "
+        f"    mend   raise {first.package} to {first.fixed or 'a release without it'} in the "
         "application (or its base image), commit, and `up` again\n"
         "    or     accept it until a day, and say why, in deploy/trivyignore.yaml:\n"
         f'           - {{id: {first.id}, expired_at: <YYYY-MM-DD>, statement: "<why>"}}'

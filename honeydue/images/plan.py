@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -53,9 +54,9 @@ def plan(s: Settings) -> Plan:
     if s.builds:
         try:
             found = _build(s)
-            problems = [*_missing_targets(s, found), *_missing_tools(s)]
+            problems = [*_missing_targets(s, found), *_wrong_here(s)]
         except checkout.CheckoutError as error:
-            problems = [Problem("honeydue:app.path", error.wrong, error.mend), *_missing_tools(s)]
+            problems = [Problem("honeydue:app.path", error.wrong, error.mend), *_wrong_here(s)]
     elif s.images is not None:  # the settings see to it
         digests, problems = _digests(s, s.images)
         tags = {service: _tag(getattr(s.images, service)) for service in SERVICES}
@@ -95,8 +96,8 @@ def _missing_targets(s: Settings, build: Build) -> Iterator[Problem]:
             )
 
 
-def _missing_tools(s: Settings) -> Iterator[Problem]:
-    """What the build would miss on this machine, minutes later."""
+def _wrong_here(s: Settings) -> Iterator[Problem]:
+    """What would stop the release on this machine, minutes later."""
     if s.image.driver == "remote" and not _builder_file(s.image.builder).is_file():
         yield Problem(
             "honeydue:image.builder",
@@ -109,6 +110,17 @@ def _missing_tools(s: Settings) -> Iterator[Problem]:
             "needs trivy, which is not on the PATH: nothing runs that was not scanned",
             "brew install trivy (https://trivy.dev/docs/latest/getting-started/installation/)",
         )
+
+
+    if IGNORED_VULNERABILITIES.is_file():
+        # Not before something is built: it brings the registry's client along.
+        from honeydue.images import scan  # noqa: PLC0415
+
+        try:
+            scan.read_ignores(IGNORED_VULNERABILITIES.read_text(), datetime.now(UTC).date())
+        except scan.IgnoresError as error:
+            for place, wrong, mend in error.problems:
+                yield Problem(f"{IGNORED_VULNERABILITIES}: {place}", wrong, mend)
 
 
 def _builder_file(name: str) -> Path:

@@ -4,9 +4,8 @@ Two runs of the Trivy CLI (0.58 or later): the image's packages as a CycloneDX S
 database and is the only step that talks to the registry; then that SBOM against the vulnerability
 database. So what is attested is exactly what was judged.
 
-- Stops: a vulnerability of `severity` or above for which there is a fix. One without a fix is
-  named and does not stop: building again would not mend it, and what runs now has it as well. The
-  exception is a distribution that has reached its end of life; there the fix is a newer base image.
+- Stops: a vulnerability of `severity` or above, also one without a fix: that it is run all the same
+  is the operator's decision, and the ignore file is where it is written down, until a day.
 - `deploy/trivyignore.yaml`, in Trivy's own format, accepts single ones until a day. Each entry must
   say why (`statement`) and until when (`expired_at`: from the beginning of that day, UTC, it does
   not count any more, which is Trivy's own rule).
@@ -28,7 +27,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -224,8 +223,8 @@ class Finding:
     end_of_life: bool = False
 
     @property
-    def can_be_mended(self) -> bool:
-        return bool(self.fixed) or self.end_of_life
+    def mended_by(self) -> str:
+        return self.fixed or ("a newer base image" if self.end_of_life else "no fix so far")
 
 
 @dataclass(frozen=True)
@@ -245,15 +244,9 @@ class Outcome:
 
     @property
     def stops(self) -> tuple[Finding, ...]:
-        return tuple(f for f in self._severe() if f.can_be_mended)
-
-    @property
-    def unfixed(self) -> tuple[Finding, ...]:
-        return tuple(f for f in self._severe() if not f.can_be_mended)
-
-    def _severe(self) -> Iterable[Finding]:
+        """What forbids a deploy; the lead's decision: also what nobody has a fix for."""
         limit = SEVERITIES.index(self.severity)
-        return (f for f in self.findings if SEVERITIES.index(f.severity) <= limit)
+        return tuple(f for f in self.findings if SEVERITIES.index(f.severity) <= limit)
 
     def predicate(self) -> dict[str, Any]:
         """For the attestation: cosign's COSIGN_VULN_ATTESTATION_SPEC, with the threshold beside."""
@@ -287,11 +280,8 @@ class Outcome:
             f"{packages} packages, vulnerabilities of {self.database:%Y-%m-%d %H:%M} UTC: {found}"
         ]
         if self.stops:
-            lines.append(f"{self.severity.lower()} or above, and there is a fix:")
-            lines += _table(self.stops, lambda f: f.fixed or "a newer base image")
-        if self.unfixed:
-            lines.append(f"{self.severity.lower()} or above, without a fix so far (does not stop):")
-            lines += _table(self.unfixed, lambda _: "no fix")
+            lines.append(f"{self.severity.lower()} or above:")
+            lines += _table(self.stops, lambda f: f.mended_by)
         if self.ignored:
             until = {entry.id: entry for entry in self.ignores.active}
             lines.append("accepted by the ignore file:")

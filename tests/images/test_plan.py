@@ -110,6 +110,15 @@ def test_a_missing_scanner_is_told_beside_everything_else(
     assert "needs trivy, which is not on the PATH" in told
 
 
+@pytest.mark.usefixtures("application")
+def test_a_wrong_list_of_ignored_vulnerabilities_is_told_before_the_build() -> None:
+    Path("deploy").mkdir()
+    Path("deploy/trivyignore.yaml").write_text("vulnerabilities: [{id: CVE-2026-1}]\n")
+    told = refused()
+    assert "deploy/trivyignore.yaml: vulnerabilities[1]" in told
+    assert "expired_at" in told
+
+
 def test_nothing_of_the_staged_copy_is_left_in_the_checkout(application: Repository) -> None:
     plan(sample.settings(*BUILDING))
     assert application.git("status", "--porcelain") == ""
