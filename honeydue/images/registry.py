@@ -499,10 +499,12 @@ class Registry:
             if isinstance(tls, ssl.SSLCertVerificationError):
                 why = f"the certificate of {self.server} is not good: {tls.verify_message}"
             else:
-                why = f"{self.server} does not speak TLS as it should ({tls.reason})"
+                why = f"{self.server} does not speak TLS as it should: {self._line(str(tls))}"
         elif (name := _caused_by(error, gaierror)) is not None:
             final = name.errno != EAI_AGAIN
             why = f"the name {self._base.host} cannot be resolved"
+        elif _caused_by(error, httpx.InvalidURL) is not None:  # httpx looks at Location first
+            return self._broken(doing, "it points to an address that is none")
         elif _caused_by(error, ConnectionRefusedError) is not None:
             why = f"{self.server} refuses connections: the registry is down"
         elif isinstance(error, httpx.TimeoutException):

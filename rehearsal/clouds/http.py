@@ -49,6 +49,7 @@ import logging
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -390,6 +391,8 @@ class App:
             # werkzeug's development server hands us its socket; the client sees EOF or a reset.
             connection: socket.socket | None = environ.get("werkzeug.socket")
             if connection is not None:
+                # Reset when it is closed: a client that still sends would wait for its time-out.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 connection.shutdown(socket.SHUT_RDWR)
             response = Response(status=500, headers={"Connection": "close"})
         return response(environ, start_response)
