@@ -31,6 +31,12 @@ GRACE: Final = 10.0  # seconds from SIGTERM, at which buildx cancels the build, 
 LAST_LINES: Final = 15  # of what buildx said, in an error
 PROGRESS_WIDTH: Final = 100  # characters
 _POLL: Final = 0.05  # seconds between two looks at `ctx.cancelled()`
+_PLUGINS: Final = (
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/local/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+)
 _DOCKER_HUB: Final = "https://index.docker.io/v1/"  # its name among credentials
 
 
@@ -91,13 +97,7 @@ def program() -> str:
             return found
     if tools := binaries.cached():
         return str(tools.buildx)
-    for folder in (
-        Path.home() / ".docker/cli-plugins",
-        Path("/usr/local/lib/docker/cli-plugins"),
-        Path("/usr/local/libexec/docker/cli-plugins"),
-        Path("/usr/lib/docker/cli-plugins"),
-        Path("/usr/libexec/docker/cli-plugins"),
-    ):
+    for folder in (_docker_config() / "cli-plugins", *map(Path, _PLUGINS)):
         if os.access(folder / "docker-buildx", os.X_OK):
             return str(folder / "docker-buildx")
     raise ProviderError(
@@ -317,8 +317,9 @@ def _base_image(image: str, why: str) -> str:
 
 
 def _refusals(said: str) -> Iterator[str]:
-    last = "\n".join(line for line in said.splitlines() if "ERROR: " in line) or said
-    server = _server(last) or "the registry"
+    # Not a step's own `#7 ERROR:`: one of a cache that is not there yet is no reason.
+    last = "\n".join(line for line in said.splitlines() if line.startswith("ERROR: "))
+    server = _server(last) or _server(said) or "the registry"
     if re.search(
         r"to \S*/blobs/uploads/\S*: 40[13]|insufficient_scope|40[13] \w+: reqPackage", last
     ):
@@ -336,9 +337,14 @@ def _refusals(said: str) -> Iterator[str]:
             f"{server} refuses the registry's user or token: wrong, expired, or of another user\n"
             "  mend: pulumi config set --secret --path honeydue:registry.token, then run again"
         )
+    if found := re.search(r": (5\d\d [A-Z][a-z A-Z]*)", last):
+        yield (
+            f"{server} answers {found[1].strip()}: the fault is its own, a full disk perhaps\n"
+            "  mend: see its log and its disk, then run again; the layers that it has are kept"
+        )
     if "failed to push" in last and re.search(
         r"connection refused|no such host|i/o timeout|network is unreachable|connection reset"
-        r"|EOF|context deadline exceeded|: 5\d\d ",
+        r"|EOF|context deadline exceeded",
         last,
     ):
         yield (

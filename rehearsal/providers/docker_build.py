@@ -23,8 +23,6 @@ Where ours differs, on purpose:
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import posixpath
@@ -42,7 +40,7 @@ from rehearsal.engine.provider import (
     ProviderError,
     Unknown,
 )
-from rehearsal.providers import buildx, schema
+from rehearsal.providers import build_flags, buildx, schema
 from rehearsal.providers.build_context import ContextError, context_hash, dockerfile_problem
 from rehearsal.providers.buildx import Build, Login
 from rehearsal.providers.compare import changed_paths
@@ -54,29 +52,6 @@ COMPUTED: Final = ("digest", "contextHash", "ref")
 
 _EXPORTS: Final = frozenset({"registry", "image", "cacheonly", "raw"})
 _CACHES: Final = frozenset({"registry", "local", "inline", "raw"})
-_WORDS: Final = {
-    # Pulumi's names of an export's and a cache's attributes, and buildx's.
-    "push": "push",
-    "pushByDigest": "push-by-digest",
-    "insecure": "insecure",
-    "danglingNamePrefix": "dangling-name-prefix",
-    "nameCanonical": "name-canonical",
-    "unpack": "unpack",
-    "store": "store",
-    "ociMediaTypes": "oci-mediatypes",
-    "imageManifest": "image-manifest",
-    "ref": "ref",
-    "src": "src",
-    "dest": "dest",
-    "digest": "digest",
-    "mode": "mode",
-    "ignoreError": "ignore-error",
-}
-_COMPRESSION: Final = {
-    "compression": "compression",
-    "compressionLevel": "compression-level",
-    "forceCompression": "force-compression",
-}
 
 
 class DockerBuildProvider:
@@ -128,8 +103,8 @@ class DockerBuildProvider:
             return Diff(changed_paths(old_inputs, new_inputs))
         _require(type_)
         olds, news = old_inputs | old_outputs, dict(new_inputs)
-        for name in news.get("ignoreSecretsInDiffCalculation") or ():
-            if name in (olds.get("secrets") or {}) and name in (news.get("secrets") or {}):
+        for name in _list(news.get("ignoreSecretsInDiffCalculation")):
+            if name in _map(olds.get("secrets")) and name in _map(news.get("secrets")):
                 olds["secrets"] = _without(olds["secrets"], name)
                 news["secrets"] = _without(news["secrets"], name)
         changed = [
@@ -225,7 +200,7 @@ class DockerBuildProvider:
     def _build(self, inputs: Properties, ctx: Context) -> Properties:
         """Builds, unless this is a preview that is not to, and returns all outputs."""
         hash_ = _hash(inputs)
-        tags = [tag for tag in inputs.get("tags") or () if isinstance(tag, str) and tag]
+        tags = [tag for tag in _list(inputs.get("tags")) if isinstance(tag, str) and tag]
         outputs = inputs | {"digest": "", "contextHash": hash_, "ref": tags[0] if tags else ""}
         if ctx.dry_run:
             if inputs.get("buildOnPreview") is False:
@@ -241,7 +216,7 @@ class DockerBuildProvider:
     def _request(self, inputs: Properties, *, preview: bool) -> Build:
         dockerfile = inputs.get("dockerfile") or {}
         return Build(
-            flags=_flags(inputs, preview=preview),
+            flags=build_flags.flags(inputs, preview=preview),
             builder=(inputs.get("builder") or {}).get("name") or "",
             target=inputs.get("target") or "",
             dockerfile=dockerfile.get("location") or "",
@@ -271,22 +246,25 @@ def _require(type_: str) -> None:
 
 def _with_defaults(inputs: Properties) -> Properties:
     context = inputs.get("context") or {"location": "."}
-    dockerfile = dict(inputs.get("dockerfile") or {})
-    location = context.get("location")
-    named = dockerfile.get("location") or dockerfile.get("inline")
-    if not named and isinstance(location, str) and not _is_remote(location):
-        dockerfile["location"] = posixpath.normpath(posixpath.join(location, "Dockerfile"))
+    dockerfile = inputs.get("dockerfile") or {}
+    location = _map(context).get("location")
+    if (
+        isinstance(location, str)
+        and not _is_remote(location)
+        and not any(_map(dockerfile).values())
+    ):
+        dockerfile = {"location": posixpath.normpath(posixpath.join(location, "Dockerfile"))}
     defaults: Properties = {"buildOnPreview": True, "network": "default"}
     return defaults | inputs | {"context": context, "dockerfile": dockerfile}
 
 
 def _check_sources(inputs: Properties) -> Iterator[CheckFailure]:
-    location = inputs["context"].get("location")
+    location = _map(inputs["context"]).get("location")
     if not isinstance(location, str):
         return
     if not _is_remote(location) and not Path(location).is_dir():
         yield CheckFailure("context.location", f"{location!r}: not a valid directory or URL")
-    dockerfile = inputs["dockerfile"]
+    dockerfile = _map(inputs["dockerfile"])
     file, inline = dockerfile.get("location"), dockerfile.get("inline")
     if file and inline:
         yield CheckFailure("dockerfile", 'only specify "location" or "inline", not both')
@@ -304,7 +282,7 @@ def _check_sources(inputs: Properties) -> Iterator[CheckFailure]:
 
 
 def _check_destinations(inputs: Properties) -> Iterator[CheckFailure]:
-    exports = inputs.get("exports") or []
+    exports = _list(inputs.get("exports"))
     if exports and (inputs.get("push") or inputs.get("load")):
         yield CheckFailure(
             "exports",
@@ -312,18 +290,18 @@ def _check_destinations(inputs: Properties) -> Iterator[CheckFailure]:
             "a BuildKit of 0.13 or newer)",
         )
     yield from _check_entries("exports", exports, _EXPORTS)
-    yield from _check_entries("cacheFrom", inputs.get("cacheFrom") or [], _CACHES)
-    yield from _check_entries("cacheTo", inputs.get("cacheTo") or [], _CACHES)
-    tags = inputs.get("tags") or []
-    for place, tag in enumerate(tags):
+    yield from _check_entries("cacheFrom", _list(inputs.get("cacheFrom")), _CACHES)
+    yield from _check_entries("cacheTo", _list(inputs.get("cacheTo")), _CACHES)
+    tags = inputs.get("tags")
+    for place, tag in enumerate(_list(tags)):
         if isinstance(tag, str) and not _is_reference(tag):
             yield CheckFailure(f"tags[{place}]", "invalid reference format")
     for place, export in enumerate(exports):
         if (
             not tags
             and not _unknown(export)
-            and _pushes(export)
-            and not _attributes(export)["name"]
+            and build_flags.pushes(export)
+            and not build_flags.words_of(export).get("name")
         ):
             yield CheckFailure(
                 f"exports[{place}]",
@@ -344,126 +322,20 @@ def _check_entries(
         for kind in sorted(set(kinds) - known):
             yield CheckFailure(f"{at}.{kind}", "is not rehearsed; write it as `raw` instead")
         raw = entry.get("raw")
-        if isinstance(raw, str) and "type" not in _parse(raw):
+        if isinstance(raw, str) and "type" not in build_flags.parse(raw):
             yield CheckFailure(f"{at}.raw", "needs a type: `type=registry,…`")
 
 
-def _flags(inputs: Properties, *, preview: bool) -> list[str]:
-    """buildx's command line. A preview pushes no image; caches it does export, as the plugin."""
-    context, dockerfile = inputs["context"], inputs.get("dockerfile") or {}
-    flags: list[str] = []
-    for flag, values in (
-        ("--add-host", inputs.get("addHosts")),
-        ("--build-arg", _pairs(inputs.get("buildArgs"))),
-        ("--build-context", _pairs(_places(context.get("named")))),
-        ("--cache-from", _entries(inputs.get("cacheFrom"))),
-        ("--cache-to", _entries(inputs.get("cacheTo"))),
-        ("--label", _pairs(inputs.get("labels"))),
-        ("--output", _outputs(inputs, preview=preview)),
-        ("--platform", inputs.get("platforms")),
-        ("--tag", inputs.get("tags")),
-    ):
-        for value in values or ():
-            flags += [flag, value]
-    for flag, given in (("--no-cache", inputs.get("noCache")), ("--pull", inputs.get("pull"))):
-        flags += [flag] * bool(given)
-    if inputs.get("network"):
-        flags += ["--network", inputs["network"]]
-    if inputs.get("target"):
-        flags += ["--target", inputs["target"]]
-    file = "-" if dockerfile.get("inline") else dockerfile.get("location")
-    if file:
-        flags += ["--file", file]
-    return [*flags, context["location"]]
-
-
-def _outputs(inputs: Properties, *, preview: bool) -> Iterator[str]:
-    exports = [*(inputs.get("exports") or ())]
-    exports += [{"raw": "type=registry"}] * bool(inputs.get("push"))
-    exports += [{"raw": "type=docker"}] * bool(inputs.get("load"))
-    for export in exports:
-        if attributes := _attributes(export):
-            if preview and attributes["type"] == "image":
-                attributes["push"] = "false"
-            yield _join(attributes)
-
-
-def _entries(caches: Sequence[Properties] | None) -> Iterator[str]:
-    return (_join(attributes) for entry in caches or () if (attributes := _attributes(entry)))
-
-
-def _attributes(entry: Properties) -> dict[str, str]:
-    """An export or cache in buildx's words; none when it is disabled. `registry`, as an export, is
-    `image` that is pushed."""
-    if entry.get("disabled"):
-        return {}
-    for kind, value in entry.items():
-        if kind == "raw" and value:
-            attributes = _parse(value)
-        elif kind != "disabled" and value is not None:
-            attributes = {"type": kind} | dict(_words(value))
-        else:
-            continue
-        if attributes["type"] == "registry" and "ref" not in attributes:
-            attributes = {"push": "true"} | attributes | {"type": "image"}
-        return {"type": attributes.pop("type")} | attributes
-    return {}
-
-
-def _words(value: Properties) -> Iterator[tuple[str, str]]:
-    # The plugin leaves all of it out unless a level is chosen.
-    words = _WORDS | (_COMPRESSION if value.get("compressionLevel") else {})
-    for name, given in value.items():
-        if name in words and given is not None:
-            yield words[name], str(given).lower() if isinstance(given, bool) else str(given)
-    if value.get("names"):
-        yield "name", ",".join(value["names"])
-    for name, text in sorted((value.get("annotations") or {}).items()):
-        yield f"annotation.{name}", text
-
-
-def _parse(raw: str) -> dict[str, str]:
-    fields = next(csv.reader([raw]), [])
-    return {
-        name.strip().lower(): value
-        for name, found, value in (f.partition("=") for f in fields)
-        if found
-    }
-
-
-def _join(attributes: Mapping[str, str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(f"{k}={v}" for k, v in attributes.items())
-    return line.getvalue()
-
-
-def _pushes(export: Properties) -> bool:
-    attributes = _attributes(export)
-    return attributes.get("type") == "image" and attributes.get("push") == "true"
-
-
 def _is_exported(state: Properties) -> bool:
-    return bool(state.get("push")) or any(map(_pushes, state.get("exports") or ()))
-
-
-def _pairs(values: Mapping[str, str] | None) -> Iterator[str]:
-    return (f"{name}={value}" for name, value in sorted((values or {}).items()))
-
-
-def _places(named: Mapping[str, Any] | None) -> dict[str, str]:
-    return {
-        name: place["location"]
-        for name, place in (named or {}).items()
-        if isinstance(place, Mapping) and isinstance(place.get("location"), str)
-    }
+    return bool(state.get("push")) or any(map(build_flags.pushes, state.get("exports") or ()))
 
 
 def _hash(inputs: Properties) -> str:
-    context, dockerfile = inputs.get("context") or {}, inputs.get("dockerfile") or {}
+    context, dockerfile = _map(inputs.get("context")), _map(inputs.get("dockerfile"))
     places = [place.get("location") for place in (context, dockerfile)]
     folder, file = [place if isinstance(place, str) else "" for place in places]
     try:
-        return context_hash(folder, file, _places(context.get("named")))
+        return context_hash(folder, file, build_flags.places(context.get("named")))
     except ContextError as error:
         raise ProviderError(
             f"the build context cannot be read: {error}\n"
@@ -473,7 +345,7 @@ def _hash(inputs: Properties) -> str:
 
 def _changed_registries(olds: Any, news: Any) -> list[str]:
     olds, news = olds or [], news or []
-    if not isinstance(news, list) or len(olds) != len(news):
+    if isinstance(news, Unknown) or len(olds) != len(news):
         return ["registries"]
     names = ("address", "username")
     for place, (old, new) in enumerate(zip(olds, news, strict=True)):
@@ -485,7 +357,7 @@ def _changed_registries(olds: Any, news: Any) -> list[str]:
 def _logins(registries: Any) -> tuple[Login, ...]:
     """Those that are known and have a password; the others open nothing."""
     found = []
-    for given in registries if isinstance(registries, list) else ():
+    for given in _list(registries):
         if not isinstance(given, Mapping) or _unknown(given) or not given.get("password"):
             continue
         server = given["address"].partition("://")[2] or given["address"]
@@ -525,6 +397,15 @@ def _unknown(value: Any) -> bool:
         case list():
             return any(map(_unknown, value))
     return value is UNKNOWN
+
+
+def _list(value: Any) -> list[Any]:
+    """Itself, or an empty one where it is not given or not known."""
+    return value if isinstance(value, list) else []
+
+
+def _map(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -161,11 +161,11 @@ class Registry:
                 request = self._http.build_request(method, path, headers=headers)
                 answer = self._http.send(request, stream=True)
                 try:
-                    challenges = answer.headers.get_list("WWW-Authenticate")
+                    challenge = answer.headers.get("WWW-Authenticate", "")
                     unauthorized = answer.status_code == HTTPStatus.UNAUTHORIZED
-                    if unauthorized and attempt == "first" and challenges:
+                    if unauthorized and attempt == "first" and challenge:
                         answer.read()
-                        self._authorization = self._authorize(challenges)
+                        self._authorization = self._authorize(challenge)
                         continue
                     if not answer.is_success:
                         raise self._refusal(answer, path)
@@ -176,22 +176,24 @@ class Registry:
         except httpx.HTTPError as error:
             raise RegistryError(f"{self.server} does not answer: {_words(error)}") from None
 
-    def _authorize(self, challenges: list[str]) -> str:
-        """The Authorization header that one of the challenges asks for; Gitea sends two."""
-        bearer = next((c for c in challenges if c.lower().startswith("bearer ")), None)
+    def _authorize(self, challenge: str) -> str:
+        """The Authorization header that is asked for; Gitea offers Bearer and Basic."""
+        bearer = re.search(r"\bBearer (.*)", challenge, re.IGNORECASE)
         if bearer is None:
             if self._login is None:
                 raise RegistryError(f"{self.server} asks for credentials", HTTPStatus.UNAUTHORIZED)
             request = httpx.Request("GET", self._http.base_url)
             return next(self._login.auth_flow(request)).headers["Authorization"]
-        asked = dict(re.findall(r'(\w+)="([^"]*)"', bearer))
+        # What comes after its own belongs to the next offer.
+        asked = dict(reversed(re.findall(r'(\w+)="([^"]*)"', bearer[1])))
         if "realm" not in asked:
             raise RegistryError(f"{self.server} asks for a token and does not say where to get it")
         wanted = {name: asked[name] for name in ("service", "scope") if name in asked}
         # `auth=None` would let httpx look for a .netrc of the operator's.
         answer = self._http.get(asked["realm"], params=wanted, auth=self._login or httpx.Auth())
         if not answer.is_success:
-            raise self._refusal(answer, "its token service")
+            refusal = self._refusal(answer, "a token")
+            raise refusal if refusal.refused else RegistryError(str(refusal))
         said = answer.json()
         return f"Bearer {said.get('token') or said.get('access_token') or ''}"
 
