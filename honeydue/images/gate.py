@@ -143,16 +143,21 @@ def _another(image: Image) -> str:
 
 def _stopped(image: Image, outcome: scan.Outcome) -> str:
     ids = list(dict.fromkeys(finding.id for finding in outcome.stops))
-    first = outcome.stops[0]
+    more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+    mends = []
+    if fixable := next((f for f in outcome.stops if f.mended_by), None):
+        to = f"{fixable.package} to {fixable.fixed}" if fixable.fixed else "it to a newer one"
+        place = "the application or its base image" if fixable.fixed else "the base image"
+        mends.append(f"in {place}, raise {to}; commit, and `up` again")
+    accepted = next((f for f in outcome.stops if not f.mended_by), outcome.stops[0])
+    mends.append(
+        "accept it until a day, and say why, in deploy/trivyignore.yaml:\n"
+        f'           - {{id: {accepted.id}, expired_at: <YYYY-MM-DD>, statement: "<why>"}}'
+    )
     return (
         f"{image} (tag {image.tag}) has vulnerabilities of severity {outcome.severity} or above: "
-        f"{', '.join(ids[:3])}{f' and {len(ids) - 3} more' if ids[3:] else ''}. "
-        "It was not signed, nothing was rolled out\n"
-        f"    mend   raise {first.package} to {first.fixed or 'a release without it'} in the "
-        "application (or its base image), commit, and `up` again\n"
-        "    or     accept it until a day, and say why, in deploy/trivyignore.yaml:\n"
-        f'           - {{id: {first.id}, expired_at: <YYYY-MM-DD>, statement: "<why>"}}'
-    )
+        f"{', '.join(ids[:3])}{more}. It was not signed, nothing was rolled out\n    mend   "
+    ) + "\n    or     ".join(mends)
 
 
 @contextmanager

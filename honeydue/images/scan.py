@@ -4,8 +4,8 @@ Two runs of the Trivy CLI (0.58 or later): the image's packages as a CycloneDX S
 database and is the only step that talks to the registry; then that SBOM against the vulnerability
 database. So what is attested is exactly what was judged.
 
-- Stops: a vulnerability of `severity` or above, also one without a fix: that it is run all the same
-  is the operator's decision, and the ignore file is where it is written down, until a day.
+- Stops: a vulnerability of `severity` or above, also one without a fix: that it runs all the same
+  is the operator's decision, and the ignore file is where that is written down, until a day.
 - `deploy/trivyignore.yaml`, in Trivy's own format, accepts single ones until a day. Each entry must
   say why (`statement`) and until when (`expired_at`: from the beginning of that day, UTC, it does
   not count any more, which is Trivy's own rule).
@@ -224,7 +224,9 @@ class Finding:
 
     @property
     def mended_by(self) -> str:
-        return self.fixed or ("a newer base image" if self.end_of_life else "no fix so far")
+        """ "" when nobody has a fix. A distribution at its end of life will have none; a newer
+        one has."""
+        return self.fixed or ("a newer base image" if self.end_of_life else "")
 
 
 @dataclass(frozen=True)
@@ -244,9 +246,10 @@ class Outcome:
 
     @property
     def stops(self) -> tuple[Finding, ...]:
-        """What forbids a deploy; the lead's decision: also what nobody has a fix for."""
+        """What forbids a deploy, the most severe first."""
+        worst_first = sorted(self.findings, key=lambda f: SEVERITIES.index(f.severity))
         limit = SEVERITIES.index(self.severity)
-        return tuple(f for f in self.findings if SEVERITIES.index(f.severity) <= limit)
+        return tuple(f for f in worst_first if SEVERITIES.index(f.severity) <= limit)
 
     def predicate(self) -> dict[str, Any]:
         """For the attestation: cosign's COSIGN_VULN_ATTESTATION_SPEC, with the threshold beside."""
@@ -281,7 +284,7 @@ class Outcome:
         ]
         if self.stops:
             lines.append(f"{self.severity.lower()} or above:")
-            lines += _table(self.stops, lambda f: f.mended_by)
+            lines += _table(self.stops, lambda f: f.mended_by or "no fix so far")
         if self.ignored:
             until = {entry.id: entry for entry in self.ignores.active}
             lines.append("accepted by the ignore file:")
