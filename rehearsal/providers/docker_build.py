@@ -248,11 +248,8 @@ def _with_defaults(inputs: Properties) -> Properties:
     context = inputs.get("context") or {"location": "."}
     dockerfile = inputs.get("dockerfile") or {}
     location = _map(context).get("location")
-    if (
-        isinstance(location, str)
-        and not _is_remote(location)
-        and not any(_map(dockerfile).values())
-    ):
+    given = isinstance(dockerfile, Unknown) or any(dockerfile.values())
+    if not given and isinstance(location, str) and not _is_remote(location):
         dockerfile = {"location": posixpath.normpath(posixpath.join(location, "Dockerfile"))}
     defaults: Properties = {"buildOnPreview": True, "network": "default"}
     return defaults | inputs | {"context": context, "dockerfile": dockerfile}
