@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -39,6 +40,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         made = one.up()
         assert made.ok, made.text
         yield one
+
+
+def release(name: str) -> str:
+    """A digest as the settings name it: the cluster admits the application's images by no other."""
+    return f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def converged(night: Production) -> None:
@@ -122,19 +128,19 @@ def test_drift_at_both_vendors_and_in_the_cluster_is_found_by_refresh_and_put_ri
 def test_what_somebody_else_manages_is_refused_with_both_ways_out(night: Production) -> None:
     live = night.kubernetes("GET", night.workload("api"))
     container = live["spec"]["template"]["spec"]["containers"][0]
+    # One that the cluster admits: what is somebody else's here is the field, not the image.
+    foreign = container["image"].partition("@")[0] + "@" + release("their own")
     theirs = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "api"},
         "spec": {
-            "template": {
-                "spec": {"containers": [{"name": container["name"], "image": "x.test/y:1"}]}
-            }
+            "template": {"spec": {"containers": [{"name": container["name"], "image": foreign}]}}
         },
     }
     path = night.workload("api") + "?fieldManager=argo&force=true"
     night.kubernetes("PATCH", path, theirs, kind=APPLY)
-    night.operator.edit("honeydue:images", lambda images: {**images, "api": "abc1234"})
+    night.operator.edit("honeydue:images", lambda images: {**images, "api": release("abc1234")})
     refused = night.up()
     assert refused.code == 1
     assert "workloads-api" in refused.out
@@ -142,7 +148,7 @@ def test_what_somebody_else_manages_is_refused_with_both_ways_out(night: Product
     assert "PULUMI_K8S_ENABLE_PATCH_FORCE=true" in refused.out
     assert night.up(PULUMI_K8S_ENABLE_PATCH_FORCE="true").code == 0
     live = night.kubernetes("GET", night.workload("api"))
-    assert live["spec"]["template"]["spec"]["containers"][0]["image"].endswith(":abc1234")
+    assert live["spec"]["template"]["spec"]["containers"][0]["image"].endswith(release("abc1234"))
     # The SDK keeps that variable in the provider's inputs: the next `up` takes it out again.
     assert night.operator.changes() == {"update": ["kubernetes"]}
     assert night.up().code == 0
@@ -159,7 +165,7 @@ def test_a_deployment_that_never_becomes_ready_says_why_and_an_interrupt_loses_n
             night.kubernetes("PATCH", f"/api/v1/nodes/{node}", body, kind=MERGE)
 
     cordon(True)
-    night.operator.edit("honeydue:images", lambda images: {**images, "api": "def5678"})
+    night.operator.edit("honeydue:images", lambda images: {**images, "api": release("def5678")})
     with night.started("up", "--yes", "--skip-preview") as process:
         said = night.until(process, r"workloads-api.*(unschedulable|Unschedulable)")
         process.send_signal(signal.SIGINT)
@@ -200,7 +206,7 @@ def test_without_the_api_nodes_api_server_up_says_so_and_another_node_can_be_cho
 def test_an_api_server_that_is_killed_during_up_comes_back_and_up_waits_for_it(
     night: Production,
 ) -> None:
-    night.operator.edit("honeydue:images", lambda images: {**images, "api": "1111111"})
+    night.operator.edit("honeydue:images", lambda images: {**images, "api": release("1111111")})
     with night.started("up", "--yes", "--skip-preview") as process:
         night.until(process, r"workloads-api")
         os.kill(api_server(night, "honeydue-1"), signal.SIGKILL)
@@ -251,7 +257,7 @@ def test_a_node_that_is_lost_during_a_rollout_is_named_stops_nobody_else_and_is_
     night: Production,
 ) -> None:
     kubeconfig = night.kubeconfig()
-    night.operator.edit("honeydue:images", lambda images: {**images, "api": "2222222"})
+    night.operator.edit("honeydue:images", lambda images: {**images, "api": release("2222222")})
     with night.started("up", "--yes", "--skip-preview") as process:
         night.until(process, r"workloads-api")
         night.standing("hetzner", "DELETE", "/servers/honeydue-3")
