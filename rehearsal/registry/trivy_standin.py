@@ -36,13 +36,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import quote
 
-import yaml
-
 from rehearsal.home import cache_folder
-from rehearsal.registry.distribution import Reference, Registry, RegistryError, digest_of
+
+if TYPE_CHECKING:
+    from rehearsal.registry.distribution import Reference, Registry
 
 VERSION: Final = "0.58.0-rehearsal-standin"
 ADVISORIES: Final = Path(__file__).with_name("advisories.json")
@@ -168,8 +168,22 @@ class Image:
 
 
 def pull(name: str, environment: Mapping[str, str]) -> Image:
-    """Fetches an image and looks through its files. Fatal."""
-    reference = Reference.parse(name)
+    """Fetches an image and looks through its files. Fatal, also for what the registry refuses."""
+    # Only one call of four needs it, and it takes longer to import than the others to run.
+    from rehearsal.registry.distribution import Reference, RegistryError  # noqa: PLC0415
+
+    try:
+        return _pull(Reference.parse(name), name, environment)
+    except RegistryError as error:
+        raise Fatal(
+            f"run error: image scan error: scan error: unable to find the specified image "
+            f'"{name}" in ["remote"]: 1 error occurred:\n\t* remote error: {error}\n\n'
+        ) from None
+
+
+def _pull(reference: Reference, name: str, environment: Mapping[str, str]) -> Image:
+    from rehearsal.registry.distribution import Registry, RegistryError  # noqa: PLC0415
+
     host = reference.server.rpartition(":")[0]
     if host.startswith("127.") and host != "127.0.0.1" and not _yes(environment, "TRIVY_INSECURE"):
         # go-containerregistry's rule, pkg/name/registry.go: of loopback only this one is http.
@@ -205,6 +219,8 @@ def pull(name: str, environment: Mapping[str, str]) -> Image:
 
 
 def _blob(registry: Registry, digest: str) -> bytes:
+    from rehearsal.registry.distribution import RegistryError, digest_of  # noqa: PLC0415
+
     data = b"".join(registry.blob(digest))
     if digest_of(data) != digest:
         raise RegistryError(f"error verifying sha256 checksum of {digest}")
@@ -479,6 +495,8 @@ def read_ignored(path: Path, now: datetime) -> list[dict[str, Any]]:
         return []
     if path.suffix not in {".yaml", ".yml"}:
         raise Fatal(f"the stand-in reads ignore files in YAML only, not {path.name}")
+    import yaml  # noqa: PLC0415 - as above
+
     entries = (yaml.safe_load(path.read_text()) or {}).get("vulnerabilities") or []
     return [entry for entry in entries if not _expired(entry.get("expired_at"), now)]
 
@@ -551,13 +569,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
             raise Fatal("the stand-in needs --format cyclonedx, --output and an image")
         if asked.image_src is None:
             raise Fatal("the stand-in reads from registries only: --image-src remote")
-        try:
-            image = pull(asked.name, environment)
-        except RegistryError as error:
-            raise Fatal(
-                f"run error: image scan error: scan error: unable to find the specified image "
-                f'"{asked.name}" in ["remote"]: 1 error occurred:\n\t* remote error: {error}\n\n'
-            ) from None
+        image = pull(asked.name, environment)
         Path(asked.output).write_text(json.dumps(bom(image, now), indent=2))
     return ""
 
