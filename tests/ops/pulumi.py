@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _SCRIPT = """\
-#!{python}
+#!{python} -IS
 import json, sys
 words = [w for w in sys.argv[1:] if w != "--non-interactive"]
 with open({log!r}, "a") as log:
@@ -43,6 +43,7 @@ class Pulumi:
         log, answers = str(self.folder / "log"), str(self.folder / "answers.json")
         script.write_text(_SCRIPT.format(python=sys.executable, log=log, answers=answers))
         script.chmod(0o755)
+        (self.folder / "log").touch()
         return self
 
     @property
