@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops import images
+from ops import images, registry
 from ops.engine import Engine, Kind
 from ops.problems import Refused, refused
 
@@ -31,6 +32,8 @@ app = typer.Typer(
 )
 images_app = typer.Typer(help="What the registry holds of our images.", no_args_is_help=True)
 app.add_typer(images_app, name="images")
+registry_app = typer.Typer(help="The login of the registry.", no_args_is_help=True)
+app.add_typer(registry_app, name="registry")
 
 Stack = Annotated[
     str | None,
@@ -127,3 +130,17 @@ def images_prune(
     if not done:
         print("nothing was changed")
         raise typer.Exit(1)
+
+
+# --- registry -----------------------------------------------------------------------------------
+
+
+@registry_app.command("import", epilog=EXIT_CODES)
+def registry_import(
+    file: Annotated[Path, typer.Argument(help="REGISTRY, _NAMESPACE, _USERNAME and _TOKEN.")],
+    *,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """Put the login of deploy/registry.env into the stack, the token encrypted."""
+    registry.import_(file, Engine.find(stack, engine), console())

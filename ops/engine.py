@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
-from ops.problems import refused
+from ops.problems import Refused, refused
 
 Kind = Literal["pulumi", "rehearsal"]
 
@@ -73,6 +73,11 @@ class Engine:
             key.removeprefix(f"{self.project}:"): entry.get("objectValue", entry.get("value"))
             for key, entry in self._json("config", "--show-secrets", "--json").items()
         }
+
+    def set(self, key: str, value: str, *, secret: bool) -> None:
+        """`honeydue:registry.token`; the value goes by standard input, which no `ps` shows."""
+        flags = ("--path", "--secret") if secret else ("--path",)
+        self._run("config", "set", *flags, key, stdin=value)
 
     def outputs(self) -> dict[str, Any]:
         """Decrypted; empty for a stack that never ran."""
@@ -140,34 +145,46 @@ class Engine:
     # Children
 
     def _json(self, *words: str, scoped: bool = True) -> Any:
-        command = ["pulumi", "--non-interactive"]
-        if self.kind == "rehearsal":
-            command = [sys.executable, "-m", "rehearsal"]
-        asked = " ".join(words)
-        words = (*words, "--stack", self.stack) if scoped else words
+        said = self._run(*words, scoped=scoped)
+        try:
+            return json.loads(said)
+        except ValueError:
+            raise self._failed(words, "it printed no JSON") from None
+
+    def _run(self, *words: str, scoped: bool = True, stdin: str = "") -> str:
+        """What the engine's CLI prints. Refused: with its own words when it fails."""
+        scope = ("--stack", self.stack) if scoped else ()
         try:
             done = subprocess.run(
-                [*command, *words],
+                [*self._command, *words, *scope],
                 cwd=self.folder,
-                stdin=subprocess.DEVNULL,
+                input=stdin,
                 capture_output=True,
                 text=True,
                 timeout=_SECONDS,
                 check=False,
             )
-            if done.returncode == 0:
-                return json.loads(done.stdout)
-            # The engines mask secrets in what they say of a failure.
-            said = done.stderr.strip().removeprefix("error: ") or f"it ended with {done.returncode}"
         except (OSError, subprocess.TimeoutExpired) as cause:
-            said = str(cause)
-        except ValueError:
-            said = "it printed no JSON"
-        raise refused(
+            raise self._failed(words, str(cause)) from None
+        if done.returncode:
+            # The engines mask secrets in what they say of a failure.
+            said = done.stderr.strip().removeprefix("error: ")
+            raise self._failed(words, said or f"it ended with {done.returncode}")
+        return done.stdout
+
+    def _failed(self, words: Sequence[str], said: str) -> Refused:
+        asked = " ".join(words)
+        by_hand = "pulumi --non-interactive" if self.kind == "pulumi" else "python -m rehearsal"
+        return refused(
             f"{self.kind} {asked}: {said}",
-            f"{' '.join(command) if self.kind == 'pulumi' else 'python -m rehearsal'} {asked} "
-            f"--stack {self.stack} must work by itself first",
+            f"{by_hand} {asked} --stack {self.stack} must work by itself first",
         )
+
+    @property
+    def _command(self) -> list[str]:
+        if self.kind == "pulumi":
+            return ["pulumi", "--non-interactive"]
+        return [sys.executable, "-m", "rehearsal"]
 
 
 @dataclass(frozen=True)

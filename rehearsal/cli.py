@@ -27,6 +27,9 @@ from rehearsal import images, serve
 from rehearsal.cluster.binaries import Progress
 from rehearsal.display import Terminal, Tree, mask, preview_digest
 from rehearsal.engine.deployment import Deployment, EngineError, Project, Result
+from rehearsal.engine.project import StackFile
+from rehearsal.engine.secrets import open_crypter
+from rehearsal.engine.settings_file import set_value
 from rehearsal.engine.state import Backend
 from rehearsal.engine.values import Secret
 from rehearsal.graph import draw
@@ -158,6 +161,15 @@ def state_verbs(
     for sub in (configured, who):
         sub.add_argument("-j", "--json", action="store_true")
     configured.add_argument("--show-secrets", action="store_true")
+    settings = configured.add_subparsers(title="verbs", metavar="VERB")
+    help_ = "set one value; without VALUE it is read from standard input"
+    set_ = settings.add_parser("set", help=help_, description=help_)
+    set_.set_defaults(verb=config_set)
+    add_stack(set_)
+    set_.add_argument("--path", action="store_true", help="KEY leads into an object: a.b[0].c")
+    set_.add_argument("--secret", action="store_true", help="encrypt it")
+    set_.add_argument("key", metavar="KEY")
+    set_.add_argument("value", metavar="VALUE", nargs="?")
 
 
 def positive(text: str) -> int:
@@ -362,6 +374,22 @@ def config(options: argparse.Namespace, _console: Console) -> int:
     else:
         for key, entry in shown.items():
             print(f"{key:<28}  {entry.get('value', '[secret]')}")
+    return 0
+
+
+def config_set(options: argparse.Namespace, console: Console) -> int:
+    home = Home.current()
+    engine = deployment(options, world=False)
+    value = options.value
+    if value is None:
+        value = sys.stdin.read().removesuffix("\n")
+    file = engine.project.stack_file(options.stack)
+    encrypt = open_crypter(StackFile.load(engine.project, options.stack).salt).encrypt
+    key = options.key if ":" in options.key else f"{engine.project.name}:{options.key}"
+    if engine.project.config_file:
+        file = images.own_settings(home)
+    set_value(file, key, value, encrypt if options.secret else None, by_path=options.path)
+    console.print(f"{key} is set in {file}")
     return 0
 
 

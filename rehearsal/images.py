@@ -61,11 +61,24 @@ def stack_file(home: Home) -> Path:
     """Writes the home's stack file anew and returns it."""
     loaded = yaml.safe_load((REPOSITORY / STACK_FILE).read_text())
     overrides = yaml.safe_load(_overrides_file(home).read_text())
-    loaded["config"] |= {f"honeydue:{key}": value for key, value in overrides.items()}
-    loaded["config"].pop("honeydue:images", None)  # what is built says it
+    if "honeydue:images" not in overrides["config"]:
+        loaded["config"].pop("honeydue:images", None)  # what is built says it
+    loaded["config"] = _merged(loaded["config"], overrides["config"])
     path = home.root / STACK_FILE
     _write_privately(path, yaml.safe_dump(loaded, sort_keys=False))
     return path
+
+
+def own_settings(home: Home) -> Path:
+    """Where `config set` writes: what differs from the repository's file, in the same form."""
+    return _overrides_file(home)
+
+
+def _merged(below: Any, above: Any) -> Any:
+    """Objects key by key; a secret, a list or a plain value as a whole."""
+    if not isinstance(below, dict) or not isinstance(above, dict) or "secure" in below | above:
+        return above
+    return below | {key: _merged(below.get(key), value) for key, value in above.items()}
 
 
 def environment(home: Home) -> dict[str, str]:
@@ -85,7 +98,7 @@ def _overrides(home: Home, status: Mapping[str, Any]) -> dict[str, Any]:
         os.environ.setdefault("PULUMI_CONFIG_PASSPHRASE", serve.PASSPHRASE)
     crypter = open_crypter(_salt())
     private, public = _key_pair()
-    return {
+    settings = {
         "registry": {
             "server": status["server"],
             "namespace": USER,
@@ -101,6 +114,7 @@ def _overrides(home: Home, status: Mapping[str, Any]) -> dict[str, Any]:
         },
         "signing": {"publicKey": public, "privateKey": _sealed(crypter, private)},
     }
+    return {"config": {f"honeydue:{key}": value for key, value in settings.items()}}
 
 
 def _salt() -> str:

@@ -61,7 +61,7 @@ def test_a_wrong_file_changes_nothing_and_is_told_without_its_values(
     assert told in said
     assert "mend" in said
     assert "canary" not in said
-    assert not (pulumi.folder / "log").exists()
+    assert "config" not in pulumi.log
 
 
 def test_a_missing_file_is_told_with_the_example(
