@@ -78,7 +78,7 @@ def words_of(entry: Properties) -> dict[str, str]:
 
 
 def _words(value: Properties) -> Iterator[tuple[str, str]]:
-    for name, given in value.items():
+    for name, given in sorted(value.items()):  # they come in any order
         # The plugin leaves the compression out unless a level is chosen.
         if given is None or (name in _COMPRESSION and not value.get("compressionLevel")):
             continue

@@ -104,21 +104,21 @@ class DockerProvider:
 def _why_silent(host: str) -> str:
     """Why no Docker daemon answers there; empty when one does."""
     where = urlsplit(host)
+    if where.scheme == "tcp" and where.hostname:
+        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=TIMEOUT)
+    elif where.scheme == "unix":
+        connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(TIMEOUT)
+    else:
+        return "the rehearsal speaks to unix:// and tcp:// only"
     try:
         if where.scheme == "unix":
-            connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT)
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(TIMEOUT)
             connection.sock.connect(where.path)
-        elif where.scheme == "tcp" and where.hostname:
-            connection = http.client.HTTPConnection(where.hostname, where.port, timeout=TIMEOUT)
-        else:
-            return "the rehearsal speaks to unix:// and tcp:// only"
-        try:
-            connection.request("GET", "/_ping")
-            status = connection.getresponse().status
-        finally:
-            connection.close()
+        connection.request("GET", "/_ping")
+        status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
         return str(getattr(error, "strerror", None) or error) or type(error).__name__
+    finally:
+        connection.close()
     return "" if status == http.HTTPStatus.OK else f"answers {status}"

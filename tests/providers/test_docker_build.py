@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from rehearsal.engine.deployment import Deployment, Project, Result
+from rehearsal.engine.events import Event
 from rehearsal.engine.provider import UNKNOWN, Context, Properties, ProviderError
+from rehearsal.engine.state import Backend
 from rehearsal.providers import buildx, load
 from rehearsal.providers.docker_build import COMPUTED, IMAGE, PROVIDER, DockerBuildProvider
 from tests.providers.fake_buildx import DIGEST, FakeBuildx, fake
@@ -363,8 +366,8 @@ def test_buildx_is_told_all_that_the_program_says(
         "--output": ["type=image,push=true,oci-mediatypes=true,rewrite-timestamp=true"],
         "--cache-from": [f"type=registry,{cache}"],
         "--cache-to": [
-            f"type=registry,{cache},mode=max,image-manifest=true,oci-mediatypes=true,"
-            "ignore-error=true"
+            "type=registry,ignore-error=true,image-manifest=true,mode=max,oci-mediatypes=true,"
+            f"{cache}"
         ],
     }
     assert {flag: fake.values(flag) for flag in expected} == expected
@@ -763,6 +766,80 @@ def test_a_delete_that_the_registry_refuses_is_no_error(
     assert provider.read(IMAGE, "", inputs, outputs, context()) == (inputs, outputs)
     gone = outputs | {"tags": ["127.0.0.1:1/admin/x:1"]}
     provider.delete(IMAGE, "", inputs, gone, context())
+
+
+# --- a whole run ---
+
+PROGRAM = """
+import json, os
+import pulumi, pulumi_docker_build as docker_build
+
+given = json.loads(os.environ["IMAGE_INPUTS"])
+registries = [
+    docker_build.RegistryArgs(
+        address=r["address"], username=r["username"], password=pulumi.Output.secret(r["password"])
+    )
+    for r in given.pop("registries")
+]
+names = {"buildArgs": "build_args", "buildOnPreview": "build_on_preview"}
+image = docker_build.Image(
+    "api",
+    docker_build.ImageArgs(
+        registries=registries,
+        cache_to=[
+            docker_build.CacheToArgs(
+                registry=docker_build.CacheToRegistryArgs(ref="x.org/a:cache", image_manifest=True)
+            )
+        ],
+        **{names.get(name, name): value for name, value in given.items()},
+    ),
+    pulumi.ResourceOptions(provider=docker_build.Provider("docker-build"), retain_on_delete=True),
+)
+pulumi.export("digest", image.digest)
+"""
+
+
+def test_a_whole_run_keeps_the_token_encrypted_and_the_next_one_changes_nothing(
+    fake: FakeBuildx, app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = given(app)
+    del inputs["cacheFrom"], inputs["cacheTo"]
+    monkeypatch.setenv("IMAGE_INPUTS", json.dumps(inputs))
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "shop")
+    project_folder = tmp_path / "project"
+    project_folder.mkdir()
+    (project_folder / "Pulumi.yaml").write_text("name: shop\nruntime:\n  name: python\n")
+    (project_folder / "Pulumi.dev.yaml").write_text("config: {}\n")
+    (project_folder / "__main__.py").write_text(PROGRAM)
+
+    def run(verb: str) -> Result:
+        project = Project.load(project_folder)
+        deployment = Deployment(project, "dev", Backend(tmp_path / "state"))
+        result: Result = getattr(deployment, verb)(events.append)
+        assert result.ok, result.errors
+        return result
+
+    events: list[Event] = []
+    run("preview")
+    assert fake.calls == []
+    run("up")
+    assert fake.values("--cache-to") == [
+        "type=registry,ignore-error=false,image-manifest=true,mode=min,oci-mediatypes=true,"
+        "ref=x.org/a:cache"
+    ]
+    assert fake.values("--tag") == [TAG]
+    assert (
+        TOKEN
+        in base64.b64decode(
+            json.loads(fake.calls[0]["environment"]["DOCKER_AUTH_CONFIG"])["auths"][SERVER]["auth"]
+        ).decode()
+    )
+    run("up")
+    assert len(fake.calls) == 1  # nothing had changed
+    written = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    assert any(DIGEST.encode() in path.read_bytes() for path in written)
+    assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
+    assert TOKEN not in repr(events)
 
 
 # --- what it is not ---
