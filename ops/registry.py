@@ -58,6 +58,7 @@ def import_(file: Path, engine: Engine, console: Console) -> None:
         console.print(f"  {setting:<30} {'encrypted' if key == _SECRET else value}")
     console.print(
         f"\nthe stack {engine.stack} has them. Nothing runs differently before the next `up`, "
-        f"which changes the pull secret and rolls nothing.\n{file} is not needed any more: rm {file}",
+        "which changes the pull secret and rolls nothing.\n"
+        f"{file} is not needed any more: rm {file}",
         soft_wrap=True,
     )

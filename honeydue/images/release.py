@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -84,10 +85,12 @@ class Release(pulumi.ComponentResource):
                 plan.tag,
                 triggers=[s.image.scan.severity, _ignored()],
                 more={
-                    "COSIGN_PRIVATE_KEY": _secret(s.signing.private_key),
-                    "COSIGN_PASSWORD": _secret(s.signing.password),
                     "HONEYDUE_SCAN_SEVERITY": s.image.scan.severity,
                     "HONEYDUE_SCAN_IGNORE": str(IGNORED_VULNERABILITIES),
+                },
+                secrets={
+                    "COSIGN_PRIVATE_KEY": _secret(s.signing.private_key),
+                    "COSIGN_PASSWORD": _secret(s.signing.password),
                 },
                 opts=child,
             )
@@ -140,26 +143,36 @@ class Release(pulumi.ComponentResource):
         tag: str,
         *,
         triggers: Sequence[pulumi.Input[Any]],
-        more: Mapping[str, pulumi.Input[str]] | None = None,
+        more: Mapping[str, str] | None = None,
+        secrets: Mapping[str, pulumi.Output[str]] | None = None,
         opts: pulumi.ResourceOptions,
     ) -> command.local.Command:
-        """`python -m honeydue.images.gate <verb>`; prints the digest and nothing else."""
+        """`python -m honeydue.images.gate <verb>`; prints the digest and nothing else.
+
+        What it is asked stands in the command itself, for all to read; the environment holds
+        secrets alone. So nothing that is ignored below can lead to an old question being asked.
+        """
         s = self._settings
         assert s.signing is not None
         key = _fingerprint(s.signing)
+        asked = {
+            "HONEYDUE_IMAGE": self._image(service),
+            "HONEYDUE_TAG": tag,
+            "HONEYDUE_STACK": s.stack,
+            "REGISTRY_USERNAME": s.registry.username,
+            "COSIGN_PUBLIC_KEY": s.signing.public_key,
+            **(more or {}),
+        }
+        exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in asked.items())
         return command.local.Command(
             name,
-            create=python.script("honeydue.images.gate", verb, called="the images' gate"),
-            environment={
-                "HONEYDUE_IMAGE": self._image(service),
-                "HONEYDUE_DIGEST": digest,
-                "HONEYDUE_TAG": tag,
-                "HONEYDUE_STACK": s.stack,
-                "REGISTRY_USERNAME": s.registry.username,
-                "REGISTRY_TOKEN": _secret(s.registry.token),
-                "COSIGN_PUBLIC_KEY": s.signing.public_key,
-                **(more or {}),
-            },
+            create=pulumi.Output.concat(
+                f"{exports}export HONEYDUE_DIGEST=",
+                digest,
+                "\n",
+                python.script("honeydue.images.gate", verb, called="the images' gate"),
+            ),
+            environment={"REGISTRY_TOKEN": _secret(s.registry.token), **(secrets or {})},
             triggers=[digest, tag, key, *triggers],
             opts=pulumi.ResourceOptions.merge(
                 opts,
@@ -168,7 +181,8 @@ class Release(pulumi.ComponentResource):
                     # was proven stays proven, also when a new vulnerability has become known, or
                     # a rollback at night could be refused. (A replacement takes the new values.)
                     ignore_changes=["environment"],
-                    # The gate prints no secret; the outputs repeat the environment, which has one.
+                    # The gate prints no secret; should it ever, the state must hold none in clear.
+                    # The plugin's outputs repeat the environment.
                     additional_secret_outputs=["stderr", "environment"],
                 ),
             ),
