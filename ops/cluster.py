@@ -43,25 +43,31 @@ _MEND: Final = (
 def used_by_cluster(kubeconfig: str) -> frozenset[Reference]:
     """Every reference in the cluster, by the first of the kubeconfig's API servers that answers
     (one per node). Raises Refused unless every kind was listed whole."""
-    config = yaml.safe_load(kubeconfig)
     silent: list[str] = []
-    for context in _contexts(config):
-        with _client(config, context) as client:
+    for client in _clients(kubeconfig):
+        with client:
             try:
                 # Unpaged, so each list is of one moment.
                 return frozenset(r for path in _KINDS for r in _references(client, path))
             except httpx.HTTPError as cause:
                 silent.append(f"{client.base_url.host}: {str(cause) or type(cause).__name__}")
-    raise refused(
-        f"the cluster cannot be listed: no API server answers ({'; '.join(silent)})", _MEND
-    )
+    told = "; ".join(silent)
+    raise refused(f"the cluster cannot be listed: no API server answers ({told})", _MEND)
 
 
-def _contexts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The current one first."""
-    current = config.get("current-context")
-    named = sorted(config["contexts"], key=lambda entry: bool(entry["name"] != current))
-    return [entry["context"] for entry in named]
+def _clients(kubeconfig: str) -> list[httpx.Client]:
+    """One per context, the current one first."""
+    try:
+        config = yaml.safe_load(kubeconfig)
+        current = config["current-context"]
+        named = sorted(config["contexts"], key=lambda entry: bool(entry["name"] != current))
+        return [_client(config, entry["context"]) for entry in named]
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, OSError, StopIteration):
+        # Outside the message: what is wrong with it would quote it.
+        raise refused(
+            "the cluster cannot be listed: the kubeconfig of the stack's outputs is not readable",
+            "`up` writes it anew: run `up`, then this again",
+        ) from None
 
 
 def _client(config: Mapping[str, Any], context: Mapping[str, Any]) -> httpx.Client:
@@ -79,7 +85,7 @@ def _client(config: Mapping[str, Any], context: Mapping[str, Any]) -> httpx.Clie
 def _references(client: httpx.Client, path: str) -> frozenset[Reference]:
     answer = client.get(path)
     if answer.status_code != 200:
-        raise Refused(*_refusal(path, answer).problems)
+        raise _refusal(path, answer)
     found: set[Reference] = set()
     for item in answer.json().get("items") or ():
         mine = references_in(item)

@@ -73,7 +73,7 @@ class Packages:
         self.server, self.namespace = server, namespace
         self._registry = Registry(server, login, transport=transport)
         self._api = httpx.Client(
-            base_url=f"{scheme(server)}://{server}/api/v1/packages/{quote(namespace)}",
+            base_url=f"{scheme(server)}://{server}/api/v1/packages",
             headers={"Authorization": f"token {login.password}", "Accept": "application/json"},
             timeout=_SECONDS,
             transport=transport,
@@ -221,7 +221,7 @@ class Packages:
         self, method: str, path: str, doing: str, query: Mapping[str, Any] | None = None
     ) -> httpx.Response:
         try:
-            return self._api.request(method, path, params=query)
+            return self._api.request(method, f"/{quote(self.namespace)}{path}", params=query)
         except httpx.HTTPError as cause:
             raise refused(
                 f"{doing}: {self.server} does not answer ({str(cause) or type(cause).__name__})",
