@@ -324,7 +324,7 @@ def test_a_registry_that_goes_down_while_it_is_pushed_to_is_told(forge: Forge) -
 
 
 @pytest.mark.parametrize("path", ["*/blobs/uploads/*", "*/manifests/*"])
-def test_an_answer_that_is_lost_after_the_push_makes_no_second_one(forge: Forge, path: str) -> None:
+def test_a_push_whose_answer_was_lost_is_repeated_without_harm(forge: Forge, path: str) -> None:
     forge.fault("drop_after_change", method="PUT", path=path)
     with forge.client() as client:
         digest = push(client, "237c6b8")
@@ -583,6 +583,29 @@ def test_a_realm_on_the_same_host_but_without_tls_is_asked_with_tls() -> None:
     assert {url.scheme for url in seen} == {"https"}
 
 
+def test_a_token_service_may_have_a_port_of_its_own_on_the_same_host() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.port == 8443:
+            assert request.headers["Authorization"].startswith("Basic ")
+            return httpx.Response(200, json={"token": "t0ken"})
+        if "Authorization" not in request.headers:
+            return challenge('Bearer realm="https://registry.example.org:8443/jwt/auth"')
+        assert request.headers["Authorization"] == "Bearer t0ken"
+        return httpx.Response(404)
+
+    with other(handler) as client:
+        assert client.digest(API, "237c6b8") is None
+
+
+def test_a_page_that_asks_to_log_in_is_no_manifest() -> None:
+    error = told(
+        other(lambda _request: httpx.Response(200, html="<h1>Sign in</h1>")),
+        lambda client: client.digest(API, "237c6b8"),
+    )
+    assert error.kind == "broken"
+    assert error.why.endswith("the answer is not a registry's JSON")
+
+
 def test_an_anonymous_token_may_come_from_another_host() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         if request.url.host == "auth.docker.io":
@@ -745,6 +768,8 @@ def test_pages_of_tags_are_followed_on_this_host_only() -> None:
     [
         httpx.Response(200, html="<h1>Welcome to nginx!</h1>"),
         httpx.Response(200, json=["a"]),
+        httpx.Response(200, content=b"[" * 100_000),
+        httpx.Response(400, content=b"[" * 100_000),
         httpx.Response(200, json={"tags": [1]}),
         httpx.Response(200, json={"tags": "a"}),
         httpx.Response(302, headers={}),
