@@ -595,9 +595,10 @@ def launcher(folder: Path, cache: Path) -> Path:
 def main() -> int:
     try:
         print(run(sys.argv[1:], os.environ), end="")
-    except (Fatal, ValueError) as error:
+    except Exception as error:  # a damaged layer, a hand-written advisory: whatever it is, say so
+        said = error if isinstance(error, Fatal) else f"{type(error).__name__}: {error}"
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        print(f"{now}\tFATAL\tFatal error\t{error}", file=sys.stderr)
+        print(f"{now}\tFATAL\tFatal error\t{said}", file=sys.stderr)
         return 1
     return 0
 

@@ -258,6 +258,12 @@ def test_an_image_that_is_not_there_is_told(trivy: Standin) -> None:
         trivy.scan(image)
 
 
+def test_a_damaged_layer_is_no_verdict(trivy: Standin) -> None:
+    image = trivy.push(gzip.compress(b"no tar" * 1000))
+    with pytest.raises(scan.ScanError, match="ReadError"):
+        trivy.scan(image)
+
+
 # --- as the real one ---------------------------------------------------------------------------
 
 
