@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from honeydue import settings as honeydue_settings
+from honeydue.images import release
+from tests.images.test_release import BUILD, BUILDING
+from tests.images.test_release import made as images_made
 from tests.program.production import cloudflare_says, vendor
 from tests.program.recording import Recording, record
 from tests.settings import sample
@@ -16,17 +19,23 @@ from tests.settings import sample
 MAIN = Path(__file__).resolve().parent.parent.parent / "__main__.py"
 URNS = Path(__file__).parent / "golden" / "urns.txt"
 
-# Everything that the program can declare: Redis in the cluster and the origin's certificate too.
-EVERYTHING = sample.both(sample.config("redis", sample.GONE), sample.config("dns.ssl", "strict"))
+# Everything that the program can declare: Redis in the cluster, the origin's certificate, and
+# images that are built.
+EVERYTHING = sample.both(
+    sample.config("redis", sample.GONE), sample.config("dns.ssl", "strict"), *BUILDING
+)
 
 
 def run(
     monkeypatch: pytest.MonkeyPatch, *changes: sample.Change, preview: bool = False
 ) -> Recording:
-    monkeypatch.setattr(honeydue_settings, "load", lambda: sample.settings(*changes))
+    settings = sample.settings(*changes)
+    monkeypatch.setattr(honeydue_settings, "load", lambda: settings)
+    if settings.builds:  # what a checkout would say; tests/images/test_plan.py has real ones
+        monkeypatch.setattr(release, "plan", lambda _: BUILD)
     return record(
         lambda: runpy.run_path(str(MAIN)),
-        outputs=vendor,
+        outputs=lambda resource: images_made(resource) or vendor(resource),
         call=cloudflare_says,
         preview=preview,
         stack="prod",
@@ -84,3 +93,25 @@ def test_the_number_of_managers_is_a_setting(monkeypatch: pytest.MonkeyPatch, co
     )
     recording = run(monkeypatch, changes)
     assert len(recording.all("hcloud:index/server:Server")) == count
+
+
+def test_images_and_nodes_are_made_at_once_and_only_deployments_wait_for_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recording = run(monkeypatch, EVERYTHING)
+    by_urn = {resource.urn: resource for resource in recording}
+    servers = {r.urn for r in recording.all("hcloud:index/server:Server")}
+    images = {r.urn for r in recording.all("docker-build:index:Image")}
+    gates = {r.urn for r in recording if r.name.startswith("release-") and r.custom}
+    assert len(images) == 3
+    assert len(gates) == 6
+    for urn in images | gates:
+        assert not recording.closure(by_urn[urn]) & servers
+    waiting = {r.name for r in recording if r.custom and recording.closure(r) & (images | gates)}
+    after_all = {name for name in waiting if name.startswith("workloads-")}
+    assert waiting - after_all == {r.name for r in recording if r.urn in gates}
+    for service in ("api", "worker", "admin"):
+        rollout = recording.named(f"workloads-{service}")
+        assert gates <= recording.closure(rollout), "a release is one: all are proven before any"
+        cluster = by_urn[rollout.provider.rpartition("::")[0]]  # it waits for the nodes
+        assert servers <= recording.closure(cluster)
