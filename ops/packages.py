@@ -38,6 +38,10 @@ _PAGE: Final = 50  # the most that Gitea gives by its defaults
 _AT_ONCE: Final = 8  # requests: a small server, and a listing has two per version
 _TRIES: Final = 3  # of a listing, while the registry changes under it
 _SECONDS: Final = 20.0
+_NEW_TOKEN: Final = (
+    "make a token with {scope} in Gitea (Settings, Applications), put it into "
+    "deploy/registry.env, then: python -m ops registry import deploy/registry.env"
+)
 
 Progress = Callable[[int, int], None]
 """Called with how many of how many are done."""
@@ -234,15 +238,13 @@ class Packages:
         if status == 401:
             return refused(
                 f"{why}: the token is wrong, revoked or expired",
-                "make a token with write:package in Gitea (Settings, Applications), then: "
-                "pulumi config set --secret --path honeydue:registry.token",
+                _NEW_TOKEN.format(scope="write:package"),
             )
         if status == 403:
             scope = "write:package" if "deleting" in doing else "read:package"
             return refused(
                 f"{why}: the token has no {scope}, or its user no right in {self.namespace}",
-                f"make a token with {scope} in Gitea (Settings, Applications), then: "
-                "pulumi config set --secret --path honeydue:registry.token",
+                _NEW_TOKEN.format(scope=scope),
             )
         if status == 404:
             return refused(

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from honeydue.images.registry import Registry
-from honeydue.images.registry_session import Login
+from honeydue.images.registry import Login, Registry
 from ops.engine import Engine
 from ops.images import Source, prune
 from ops.packages import Packages

@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from honeydue.images.registry import Registry
-from honeydue.images.registry_session import Login
+from honeydue.images.registry import Login, Registry
 from ops.packages import Packages
 from ops.problems import Refused
 from rehearsal.clouds.registry import Gitea
