@@ -29,13 +29,12 @@ from rehearsal.engine.values import Secret
 
 GRACE: Final = 10.0  # seconds from SIGTERM, at which buildx cancels the build, to SIGKILL
 LAST_LINES: Final = 15  # of what buildx said, in an error
+OLDEST: Final = (0, 26)
 PROGRESS_WIDTH: Final = 100  # characters
 _POLL: Final = 0.05  # seconds between two looks at `ctx.cancelled()`
-_PLUGINS: Final = (
-    "/usr/local/lib/docker/cli-plugins",
-    "/usr/local/libexec/docker/cli-plugins",
-    "/usr/lib/docker/cli-plugins",
-    "/usr/libexec/docker/cli-plugins",
+_PLUGINS: Final = tuple(
+    f"{prefix}/docker/cli-plugins"
+    for prefix in ("/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec")
 )
 _DOCKER_HUB: Final = "https://index.docker.io/v1/"  # its name among credentials
 
@@ -89,21 +88,33 @@ def run(build: Build, ctx: Context) -> str:
 
 
 def program() -> str:
-    """Where buildx is: on the PATH, in the rehearsal's own cache, or among Docker's plugins."""
+    """Where buildx is: on the PATH, in the rehearsal's own cache, or one of Docker's plugins."""
     from rehearsal.registry import binaries  # noqa: PLC0415 - not needed when it is on the PATH
 
-    for name in ("buildx", "docker-buildx"):
-        if found := shutil.which(name):
-            return found
+    if found := shutil.which("buildx"):
+        return found
     if tools := binaries.cached():
         return str(tools.buildx)
-    for folder in (_docker_config() / "cli-plugins", *map(Path, _PLUGINS)):
-        if os.access(folder / "docker-buildx", os.X_OK):
-            return str(folder / "docker-buildx")
+    for folder in (None, _docker_config() / "cli-plugins", *_PLUGINS):
+        if found := shutil.which("docker-buildx", path=folder):
+            return _new_enough(found)
     raise ProviderError(
         "cannot build: there is no buildx on this machine\n"
         "  mend: python -m rehearsal.registry.binaries (builds it once), or install docker-buildx"
     )
+
+
+def _new_enough(found: str) -> str:
+    """An older one would pass the credentials over in silence, and then be refused."""
+    said = subprocess.run([found, "version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r" v?(\d+)\.(\d+)", said)
+    if version is None or (int(version[1]), int(version[2])) < OLDEST:
+        raise ProviderError(
+            f"cannot build: {found} is {said.strip() or 'no buildx'}, which takes no credentials "
+            f"from memory; {OLDEST[0]}.{OLDEST[1]} does\n"
+            "  mend: python -m rehearsal.registry.binaries (builds one), or a newer docker-buildx"
+        )
+    return found
 
 
 def builders() -> Path:

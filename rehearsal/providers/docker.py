@@ -11,6 +11,7 @@ import http.client
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
@@ -38,12 +39,21 @@ class DockerProvider:
     """Raises ProviderError when no Docker daemon answers."""
 
     def __init__(self, inputs: Properties) -> None:
-        host = inputs.get("host") or os.environ.get("DOCKER_HOST") or SOCKET
-        if not isinstance(host, Unknown) and (reason := _why_silent(host)):
-            raise ProviderError(
-                "docker native provider returned an unexpected error from Configure: failed to "
-                f"connect to any docker daemon ({host}: {reason})\n{MEND}"
-            )
+        given = inputs.get("host") or os.environ.get("DOCKER_HOST")
+        if isinstance(given, Unknown):
+            return
+        # Where the plugin looks without being told: Docker's own place, and Docker Desktop's two.
+        desktop = [f"unix://{Path.home()}/.docker/{x}/docker.sock" for x in ("run", "desktop")]
+        silent = {}
+        for host in [given] if given else [SOCKET, *desktop]:
+            silent[host] = _why_silent(host)
+            if not silent[host]:
+                return
+        host, reason = next(iter(silent.items()))
+        raise ProviderError(
+            "docker native provider returned an unexpected error from Configure: failed to "
+            f"connect to any docker daemon ({host}: {reason})\n{MEND}"
+        )
 
     def check(
         self, type_: str, olds: Properties | None, news: Properties

@@ -668,6 +668,27 @@ def test_without_buildx_the_error_says_where_it_comes_from(
     assert "mend: python -m rehearsal.registry.binaries" in said
 
 
+@pytest.mark.parametrize(
+    ("version", "taken"), [("v0.26.1", True), ("0.30.0", True), ("v0.13.1", False)]
+)
+def test_dockers_own_buildx_is_taken_when_it_takes_credentials_from_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, taken: bool
+) -> None:
+    plugin = tmp_path / "cli-plugins/docker-buildx"
+    plugin.parent.mkdir()
+    plugin.write_text(f"#!/bin/sh\necho github.com/docker/buildx {version} abc\n")
+    plugin.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("HONEYDUE_REHEARSAL_CACHE", str(tmp_path))
+    monkeypatch.setattr(buildx, "_PLUGINS", ())
+    if taken:
+        assert buildx.program() == str(plugin)
+    else:
+        with pytest.raises(ProviderError, match=r"v0\.13\.1 abc, which takes no credentials from"):
+            buildx.program()
+
+
 def test_a_context_that_cannot_be_read_is_named(
     provider: DockerBuildProvider, fake: FakeBuildx, app: Path
 ) -> None:

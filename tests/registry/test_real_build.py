@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,3 +187,23 @@ def test_what_is_missing_is_named(bench: Bench, other: Properties, cause: str) -
     inputs = bench.inputs("missing", bench.forge.tokens.write, **other)
     with pytest.raises(ProviderError, match=cause):
         bench.provider.create(IMAGE, inputs, quiet())
+
+
+def test_ctrl_c_ends_the_build_at_the_builder_too(bench: Bench) -> None:
+    (bench.app / "Dockerfile").write_text(
+        "ARG GO_IMAGE\nFROM ${GO_IMAGE} AS api\nRUN sleep 54321\n"
+    )
+
+    def runs() -> bool:
+        return b"54321" in command_lines()
+
+    with pytest.raises(ProviderError, match="stopped because the update was cancelled"):
+        bench.provider.create(
+            IMAGE,
+            bench.inputs("cancelled", bench.forge.tokens.write),
+            Context(urn=URN, cancelled=runs),  # pressed when the step is under way
+        )
+    limit = time.monotonic() + 20
+    while runs():
+        assert time.monotonic() < limit, "the step still runs"
+        time.sleep(0.1)
