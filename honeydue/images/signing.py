@@ -11,7 +11,8 @@ A signature also names the tag (the commit) that the image was pushed under, in 
 `verify` insists on it: otherwise an old image with its old, valid signature could be pushed again
 under a new tag. cosign does the same with `-a tag=<tag>`.
 
-The pair is made once, and neither half of it ever touches the disk or a command line:
+The pair is made once, and the private half never stands on the disk in clear, on a screen or on a
+command line:
 
     python -m honeydue.images.signing generate |
       pulumi config set -s prod --secret --path honeydue:signing.privateKey

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from honeydue.images import scan
 from honeydue.images.registry import Login
+from rehearsal.registry import trivy_standin
 
 TODAY = date(2026, 11, 22)
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -454,6 +455,37 @@ def test_the_image_comes_from_the_registry_and_the_verdict_from_its_sbom(trivy: 
     assert trivy.calls()[3]["ignores"] == ignores.render()
     assert made.report["ArtifactName"] == IMAGE
     assert made.trivy == "0.58.0"
+
+
+# What Trivy's own pages list for 0.58: references/configuration/cli/trivy_image.md and so on.
+DOCUMENTED = {
+    "version": {"--format"},
+    "image": {
+        *("--cache-backend", "--download-db-only", "--format", "--image-src"),
+        *(
+            "--no-progress",
+            "--output",
+            "--platform",
+            "--scanners",
+            "--severity",
+            "--skip-db-update",
+        ),
+    },
+    "sbom": {
+        *("--format", "--ignorefile", "--output", "--scanners", "--severity", "--show-suppressed"),
+        *("--skip-db-update", "--ignore-unfixed", "--exit-code"),
+    },
+}
+
+
+def test_only_flags_that_trivy_documents_are_used_and_the_stand_in_knows_them(
+    trivy: Recorder,
+) -> None:
+    trivy.scan()
+    for call in trivy.calls():
+        command, *words = call["argv"]
+        assert {word for word in words if word.startswith("--")} <= DOCUMENTED[command]
+        trivy_standin._parser().parse_args(call["argv"])
 
 
 @pytest.mark.parametrize(

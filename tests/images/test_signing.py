@@ -121,6 +121,25 @@ def test_the_payload_is_what_cosign_would_sign(b: Bench) -> None:
     }
 
 
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from([None, "aaaaaaa", "bbbbbbb"])), max_size=8)
+)
+@TWENTY_FIVE
+def test_whoever_signed_what_in_which_order_a_tag_verifies_if_we_signed_it(
+    b: Bench, history: list[tuple[bool, str | None]]
+) -> None:
+    b.content.manifests.pop((REPOSITORY, at(b)), None)
+    for theirs, tag in history:
+        sign(b, tag, other=theirs)
+    ours = {tag for theirs, tag in history if not theirs}
+    for tag in (None, "aaaaaaa", "bbbbbbb", "ccccccc"):
+        if tag in ours or (tag is None and ours):
+            verify(b, tag)
+        else:
+            with pytest.raises(signing.SignatureError):
+                verify(b, tag)
+
+
 # --- what is not believed ----------------------------------------------------------------------
 
 
