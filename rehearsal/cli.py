@@ -25,7 +25,7 @@ from rich.text import Text
 
 from rehearsal import images, serve
 from rehearsal.cluster.binaries import Progress
-from rehearsal.display import Terminal, Tree, mask, preview_digest
+from rehearsal.display import Terminal, Tree, Waiting, mask, preview_digest
 from rehearsal.engine.deployment import Deployment, EngineError, Project, Result
 from rehearsal.engine.project import StackFile
 from rehearsal.engine.secrets import open_crypter
@@ -181,12 +181,19 @@ def positive(text: str) -> int:
 # --- the engine's verbs -------------------------------------------------------------------------
 
 
-def deployment(options: argparse.Namespace, *, world: bool = True) -> Deployment:
-    """The stack's engine; with `world`, the stand-ins are started and told to the providers."""
+def deployment(
+    options: argparse.Namespace, *, world: bool = True, registry: bool = True
+) -> Deployment:
+    """The stack's engine; with `world`, the stand-ins are started and told to the providers.
+
+    `registry`: in a home with images, registry and builder are waited for."""
     home = Home.current()
     with_images = options.stack == STACK and images.is_on(home)
     if world:
         serve.ensure_serving(home)
+        if with_images and registry:
+            with Waiting(Console(stderr=True, highlight=False)) as say:
+                images.turn_on(home, say)
         found = serve.environment(home) | (images.environment(home) if with_images else {})
         for key, value in found.items():
             if key.startswith("PULUMI_"):
@@ -266,7 +273,8 @@ def changing(
     verb: str, title: str, question: str, options: argparse.Namespace, console: Console
 ) -> int:
     """Preview, question, run: the way that each changing verb of the CLI goes."""
-    engine = deployment(options)
+    # Images stay in the registry, so nothing of a destroy asks it or waits for it.
+    engine = deployment(options, registry=verb != "destroy")
     if not options.skip_preview:
         rehearse = engine.preview if verb == "up" else partial(getattr(engine, verb), dry_run=True)
         planned = watch(rehearse, f"Previewing {verb}", options, console, dry_run=True)
@@ -439,8 +447,8 @@ def cancel(options: argparse.Namespace, console: Console) -> int:
 def guided(options: argparse.Namespace, console: Console) -> int:
     options.yes = True
     home = Home.current()
-    if options.images:
-        turn_images_on(home, console)
+    if options.images or images.is_on(home):
+        turn_images_on(home, console, asked=options.images)
     engine = deployment(options)
     if not watch(engine.preview, "1  Previewing", options, console, dry_run=True).ok:
         return 1
@@ -458,26 +466,32 @@ def guided(options: argparse.Namespace, console: Console) -> int:
     console.print()
     from rehearsal.page import print_page  # noqa: PLC0415 - the Kubernetes client, for this alone
 
-    print_page(console, engine, home)
+    if problem := print_page(console, engine, home):
+        raise ForgeError(f"what runs cannot be pulled: {problem}")
     return 0
 
 
-def turn_images_on(home: Home, console: Console) -> None:
+def turn_images_on(home: Home, console: Console, *, asked: bool) -> None:
     """Or says why this machine cannot, and goes on with prebuilt references."""
-    if reason := images.why_not():
-        console.print(Text("Images are not rehearsed here: " + reason, style="yellow"))
-        console.print("Going on with the references in Pulumi.rehearsal.yaml.\n")
+    reason = images.why_not()
+    if reason and not images.is_on(home):
+        console.print(Text("0  Registry and builder: not here", style="bold"))
+        console.print(Text(f"  {reason}", style="yellow"), soft_wrap=True)
+        console.print(
+            "  Nothing is built: the Deployments name the made-up digests of "
+            "Pulumi.rehearsal.yaml.\n",
+            soft_wrap=True,
+        )
         return
-    told: list[str] = []
-
-    def say(line: str) -> None:
-        if told[-1:] != [line]:
-            told.append(line)
-            console.print(Text(f"  {line}", style="dim"))
-
     console.print(Text("0  Registry and builder", style="bold"))
-    images.turn_on(home, say)
-    console.print(Text(f"  ready; the application's checkout is {images.app_folder(home)}\n"))
+    if not asked:
+        console.print("  this home has images, and keeps them until `python -m rehearsal reset`")
+    with Waiting(console) as say:
+        server = images.turn_on(home, say)
+    app = images.app_folder(home)
+    console.print(
+        Text(f"  Gitea answers at {server}; the application's checkout is {app}\n"), soft_wrap=True
+    )
 
 
 def serve_verb(options: argparse.Namespace, console: Console) -> int:
@@ -485,8 +499,8 @@ def serve_verb(options: argparse.Namespace, console: Console) -> int:
 
     def ready() -> None:
         console.print("The stand-ins of Hetzner and Cloudflare answer on this machine.")
-        if options.images:
-            turn_images_on(home, console)
+        if options.images or images.is_on(home):
+            turn_images_on(home, console, asked=options.images)
         with_images = images.is_on(home)
         found = serve.environment(home) | (images.environment(home) if with_images else {})
         console.print("With the Pulumi CLI, in another terminal:\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -49,6 +51,7 @@ MARKS: Mapping[Op, tuple[str, str]] = {
     Op.REFRESH: ("~", "dim"),
 }
 SECONDS_BETWEEN_NEWS = 20.0
+DIGEST = re.compile(r"(@sha256:[0-9a-f]{12})[0-9a-f]{52}")
 LINES_OF_TEXT = 40
 DONE: Mapping[Op, str] = {
     Op.CREATE: "created",
@@ -86,6 +89,7 @@ def shown(value: Any) -> str:
     text = masked if isinstance(masked, str) else json.dumps(masked, sort_keys=True, default=str)
     text = text.replace("\n", "⏎")
     text = "".join(c if c.isprintable() else "·" for c in text)
+    text = DIGEST.sub(r"\1…", text)  # as docker shows them; else the end of a reference is cut off
     return text if len(text) <= 72 else f"{text[:60]}… ({len(text)} characters)"
 
 
@@ -444,6 +448,43 @@ class Terminal:
                 self.console.print(line, soft_wrap=True)
         for line in closing(self.tree):
             self.console.print(line, soft_wrap=True)
+
+
+class Waiting:
+    """Shows what is waited for before a run can begin: `with Waiting(console) as say: say(line)`.
+
+    On a terminal one line that changes; elsewhere each new thing once, and how far it is now and
+    then. Nothing is said of what is there at once."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status: Status | None = None
+        self._about, self._told = "", 0.0
+
+    def __enter__(self) -> Callable[[str], None]:
+        if self._console.is_terminal:
+            self._status = self._console.status("", spinner="dots")
+            self._status.start()
+        return self._say
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._status:
+            self._status.stop()
+
+    def _say(self, line: str) -> None:
+        if self._status:
+            self._status.update(Text(line, style="dim"))
+            return
+        about = "".join(c for c in line if not c.isdigit())  # "building gitea 12/1630 packages"
+        if about == self._about and time.monotonic() - self._told < SECONDS_BETWEEN_NEWS:
+            return
+        self._about, self._told = about, time.monotonic()
+        self._console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
 
 
 def preview_digest(tree: Tree) -> dict[str, Any]:

@@ -41,8 +41,10 @@ def why_not() -> str:
     return service.why_not()
 
 
-def turn_on(home: Home, say: Callable[[str], None]) -> None:
-    """Starts registry and builder, and waits until they work. Raises ForgeError, ServeError."""
+def turn_on(home: Home, say: Callable[[str], None]) -> str:
+    """Starts registry and builder, and waits until they work; returns the registry's server.
+
+    What is there already stays as it is. Raises ForgeError, ServeError."""
     serve.ensure_registry(home)
     status = serve.wait_for_registry(home, WAIT_SECONDS, say)
     overrides = _overrides_file(home)
@@ -51,6 +53,7 @@ def turn_on(home: Home, say: Callable[[str], None]) -> None:
     _checkout(home)
     _launch_scanner(home)
     stack_file(home)
+    return str(status["server"])
 
 
 def is_on(home: Home) -> bool:

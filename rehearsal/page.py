@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rehearsal import serve
+from rehearsal import images, serve
 from rehearsal.display import output_lines
 from rehearsal.engine.deployment import Deployment
 from rehearsal.engine.values import Secret
@@ -17,8 +19,10 @@ from rehearsal.home import Home
 from rehearsal.lose import call
 from rehearsal.providers.kubernetes.client import Client
 from rehearsal.providers.kubernetes.kubeconfig import parse
+from rehearsal.pulled import PulledBack, pull_back
+from rehearsal.registry.pull import SECRET
 
-NEXT = (
+NEXT: Final = (
     (
         "make kubeconfig STACK=rehearsal",
         "then kubectl --kubeconfig ~/.kube/honeydue-k3s.yaml get pods -A",
@@ -33,22 +37,43 @@ NEXT = (
 )
 
 
-def print_page(console: Console, engine: Deployment, home: Home) -> None:
+def print_page(console: Console, engine: Deployment, home: Home) -> str:
+    """Returns why what runs could not be pulled back; empty when it could, or was not built."""
     outputs = engine.outputs()
     kubeconfig = outputs.get("kubeconfig")
     environment = serve.environment(home)
+    problem = ""
     console.print(Text("What now runs", style="bold"))
     if isinstance(kubeconfig, Secret):
-        cluster(console, Client(parse({"kubeconfig": kubeconfig.value})))
+        client = Client(parse({"kubeconfig": kubeconfig.value}))
+        cluster(console, client)
+        if images.is_on(home):
+            signing = json.loads(engine.configuration().values["honeydue:signing"])
+            problem = pulled(console, list(pull_back(client, signing["publicKey"])))
     records = call(operators(environment["CLOUDFLARE_BASE_URL"]), "GET", "/state")
     dns(console, records)
     console.print(Text("\n  Outputs", style="bold"))
     for line in output_lines(outputs, "    "):
         console.print(line, soft_wrap=True)
     console.print(Text("\nWhat to try next", style="bold"))
-    width = max(len(command) for command, _ in NEXT)
-    for command, why in NEXT:
+    following = (*with_images(home), *NEXT) if images.is_on(home) else NEXT
+    width = max(len(command) for command, _ in following)
+    for command, why in following:
         console.print(f"  {command:<{width}}  ", Text(why, style="dim"), soft_wrap=True)
+    return problem
+
+
+def with_images(home: Home) -> Iterable[tuple[str, str]]:
+    """What to try first where images are built."""
+    app = images.app_folder(home)
+    if app.is_relative_to(Path.cwd()):
+        app = app.relative_to(Path.cwd())
+    return (
+        (f"$EDITOR {app}/admin/panel/index.html", "the application's checkout; change a line"),
+        (f"git -C {app} commit -am 'A new line'", "what is not committed is not built"),
+        ("python -m rehearsal up", "builds, scans, signs; admin alone is rolled"),
+        ("python -m ops images list", "what the registry keeps, and why"),
+    )
 
 
 def operators(endpoint: str) -> str:
@@ -88,6 +113,39 @@ def cluster(console: Console, client: Client) -> None:
     ]
     console.print()
     grid(console, ("Workload", "", "Image"), grid_rows)
+
+
+def pulled(console: Console, found: Sequence[PulledBack]) -> str:
+    """One line for each image; returns the first problem, if there is any."""
+    console.print(Text("\n  Pulled back by digest, as a node does"))
+    rows = [
+        (one.name, one.tag, short(f"@{one.digest}")[1:], megabytes(one.size), verdict(one))
+        for one in found
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)] if rows else []
+    for row in rows:
+        cells = [
+            f"{cell:>{width}}" if column == 3 else f"{cell:<{width}}"
+            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        good = row[4].startswith("pulled")
+        console.print(
+            Text("     " + "   ".join(cells) + "   ") + Text(row[4], style="" if good else "red"),
+            soft_wrap=True,
+        )
+    if not found:
+        return "no Deployment runs, so there was nothing to pull back"
+    return next((one.problem for one in found if one.problem), "")
+
+
+def verdict(one: PulledBack) -> str:
+    if one.problem:
+        return "not pulled: see the error below"
+    return f"pulled with {SECRET}, every digest right, signed by key {one.key}"
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size else ""
 
 
 def short(image: str) -> str:

@@ -49,7 +49,7 @@ def pull(docker_config: Mapping[str, Any], reference: str) -> Pulled:
             f"{reference} names no digest, so nobody knows what a node would run\n"
             "  mend: pull what the Deployment says: pulumi stack output"
         )
-    user, password = _credentials(docker_config, image)
+    user, password = credentials(docker_config, image)
     try:
         with Registry(image, user, password) as registry:
             return _pull(registry, image, reference, user)
@@ -114,7 +114,7 @@ def _of_our_platform(index: Mapping[str, Any], reference: str) -> str:
     )
 
 
-def _credentials(docker_config: Mapping[str, Any], image: Reference) -> tuple[str, str]:
+def credentials(docker_config: Mapping[str, Any], image: Reference) -> tuple[str, str]:
     """User and password for an image's registry, found as the kubelet finds them: by the host,
     which may have `*` in it, and a path in front of the repository."""
     auths = docker_config.get("auths")

@@ -91,7 +91,10 @@ class Forge:
         with self._changed:
             status = self._status
         if status.phase == "binaries":
-            return Status(status.phase, f"the registry is not there yet: {Progress.read()}")
+            # What is said of an earlier build is no news of this one.
+            news = Progress.news().partition(" (once")[0]
+            line = "Gitea, BuildKit and buildx are built from their sources, once"
+            return Status(status.phase, f"{line}: {news}" if news else "Gitea and BuildKit start")
         if status.phase == READY:
             missing = [
                 name
