@@ -196,6 +196,7 @@ def _upload(it: Conversation) -> None:
     other = "/v2/admin/honeydue-worker/blobs"
     it.ask("POST", f"{other}/uploads/?mount={layer}&from=admin/honeydue-api")
     it.ask("HEAD", f"{other}/{layer}")
+    it.ask("POST", f"{other}/uploads/?mount={layer}&from=admin/honeydue-api&origin=HOST")
     it.ask("POST", f"{other}/uploads/?mount={digest_of(one)}&from=admin/honeydue-admin")
     it.ask("HEAD", f"{other}/{digest_of(one)}")
 
@@ -240,6 +241,7 @@ def _push(it: Conversation) -> None:
     # A signature's tag; its media types are nobody's business.
     signature = f"{put}/{digest_of(child).replace(':', '-')}.sig"
     it.ask("PUT", signature, content=manifest("signature"), Content_Type=OCI)
+    it.ask("GET", f"{V2}/referrers/{digest_of(child)}")
     # The same tag again: with the same bytes, and with others, which end the first ones.
     it.ask("PUT", f"{put}/third", content=manifest("third"), Content_Type=OCI)
     it.ask("PUT", f"{put}/third", content=manifest("other"), Content_Type=OCI)

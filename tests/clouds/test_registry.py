@@ -257,5 +257,5 @@ def test_what_the_stand_in_does_not_know_is_refused_and_noted(
     gitea: Gitea, client: httpx.Client
 ) -> None:
     assert client.get(f"{V2}/tags/list?size=3").status_code == 400
-    assert client.get(f"{V2}/referrers/{digest_of(b'')}").status_code == 404
+    assert client.get(f"{V2}/signatures/{digest_of(b'')}").status_code == 404
     assert len(gitea.v2.unknown) == 2

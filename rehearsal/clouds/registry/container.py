@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from rehearsal.clouds.http import App, Call, Refusal, Reply
 from rehearsal.clouds.registry import accounts, images
 from rehearsal.clouds.registry.accounts import GHOST, READ, WRITE
-from rehearsal.clouds.registry.dialect import VERSION, allowed, known, unauthorized
+from rehearsal.clouds.registry.dialect import VERSION, allowed, known, no_page, unauthorized
 from rehearsal.clouds.registry.images import Blobs, Image, Record
 
 _IMAGE = "/<owner>/<path:image>"
@@ -79,7 +79,9 @@ def _declare_tags(app: App) -> None:
 
 
 def _declare_uploads(app: App, blobs: Blobs) -> None:
-    @app.route("POST", _IMAGE + "/blobs/uploads/", query={"mount", "from", "digest"}, raw=True)
+    @app.route(
+        "POST", _IMAGE + "/blobs/uploads/", query={"mount", "from", "origin", "digest"}, raw=True
+    )
     def begin_upload(call: Call) -> Reply:
         image = _image(call, WRITE)
         if (mounted := _mounted(call)) is not None:
@@ -173,6 +175,10 @@ def _declare_manifests(app: App, blobs: Blobs) -> None:
             raise _named(refusal.code, refusal.status, refusal.message) from None
         blobs.save(digest, call.raw)
         return _stored(image, "manifests", reference, digest)
+
+    @app.route("GET", _IMAGE + "/referrers/<digest>", query={"artifactType"})
+    def referrers(_call: Call) -> Reply:
+        raise no_page()  # Gitea has no such thing; clients then look for a tag
 
     @app.route("DELETE", _IMAGE + "/manifests/<reference>")
     def delete_manifest(call: Call) -> Reply:

@@ -35,7 +35,7 @@ class ContainerDialect:
 
     def no_route(self, method: str, path: str, allowed: Collection[str]) -> Refusal:
         del method, path, allowed
-        return not_found()
+        return no_page()
 
     def rate_limited(self) -> Refusal:
         # Gitea itself has no limit; a proxy before it may.
@@ -52,8 +52,13 @@ class ContainerDialect:
         return {"errors": [{"code": refusal.code, "message": refusal.message}]}
 
 
-def not_found() -> Refusal:
-    return Refusal(404, "text", "Not found.", headers=_PLAIN)
+def not_found(words: str = "Not found.") -> Refusal:
+    return Refusal(404, "text", words, headers=_PLAIN)
+
+
+def no_page() -> Refusal:
+    """What Gitea says where it has no route."""
+    return not_found("404 page not found")
 
 
 def unauthorized(call: Call) -> Refusal:
