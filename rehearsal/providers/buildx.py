@@ -31,6 +31,7 @@ GRACE: Final = 10.0  # seconds from SIGTERM, at which buildx cancels the build, 
 LAST_LINES: Final = 15  # of what buildx said, in an error
 OLDEST: Final = (0, 26)
 PROGRESS_WIDTH: Final = 100  # characters
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")  # buildx's warnings have it, whatever it is told
 _POLL: Final = 0.05  # seconds between two looks at `ctx.cancelled()`
 _PLUGINS: Final = tuple(
     f"{prefix}/docker/cli-plugins"
@@ -200,7 +201,7 @@ def _read(pipe: IO[bytes], lines: list[str], ctx: Context, redaction: Redaction)
     shown: set[str] = set()
     with pipe:
         for raw in pipe:
-            line = redaction.text(raw.decode(errors="replace").rstrip())
+            line = redaction.text(_COLOUR.sub("", raw.decode(errors="replace")).rstrip())
             lines.append(line)
             step = progress(line)
             if step and step not in shown:  # buildx repeats a step's name when two run at once
@@ -268,13 +269,12 @@ def explain(lines: Sequence[str], code: int, build: Build) -> str:
     )
 
 
+_NOISE: Final = re.compile(r"#|WARNING: No output specified| *\d+ warnings? found| - \w+: ")
+
+
 def _last_lines(lines: Sequence[str]) -> list[str]:
     """From the failed step on: its own output, the place in the Dockerfile, the error."""
-    useful = [
-        line
-        for line in lines
-        if line.strip("- ") and not line.startswith(("#", "WARNING: No output specified"))
-    ]
+    useful = [line for line in lines if line.strip("- ") and not _NOISE.match(line)]
     return useful[-LAST_LINES:]
 
 
@@ -309,8 +309,8 @@ def _causes(said: str, build: Build) -> Iterator[str]:
             f"  mend: docker buildx prune --builder {build.builder or 'NAME'}, or free some space, "
             "then run again"
         )
-    if found := re.search(r"failed to resolve source metadata for (\S+): (.*)", said):
-        yield _base_image(found[1], found[2])
+    if found := re.search(r"^ > \[internal\] load metadata for (\S+):$", said, re.MULTILINE):
+        yield _base_image(found[1], said.rpartition("ERROR: ")[2])
     yield from _refusals(said)
 
 
@@ -318,7 +318,7 @@ def _base_image(image: str, why: str) -> str:
     if re.search(r"not found$", why.strip()) and "no such host" not in why:
         reason = "its registry does not have it"
     elif re.search(r"\b40[13]\b|unauthorized|denied", why):
-        reason = "its registry refuses to hand it out"
+        reason = "its registry hands it to nobody, or not to this user and token"
     else:
         reason = "its registry cannot be reached from the builder"
     return (

@@ -566,6 +566,7 @@ PUSH = "ERROR: failed to build: failed to solve: failed to push gitea.treytartt.
             "docker buildx prune --builder honeydue-builder",
         ),
         (
+            " > [internal] load metadata for docker.io/library/alpine:3.20:\n"
             "ERROR: failed to build: failed to solve: docker.io/library/alpine:3.20: failed to "
             "resolve source metadata for docker.io/library/alpine:3.20: failed to do request: Head "
             '"https://registry-1.docker.io/v2/library/alpine/manifests/3.20": dial tcp: lookup '
@@ -574,9 +575,17 @@ PUSH = "ERROR: failed to build: failed to solve: failed to push gitea.treytartt.
             "honeydue:image.buildArgs",
         ),
         (
+            " > [internal] load metadata for x.org/a:1:\n"
             "ERROR: failed to build: failed to solve: x.org/a:1: failed to resolve source metadata "
             "for x.org/a:1: x.org/a:1: not found",
             "its registry does not have it",
+            "honeydue:image.buildArgs",
+        ),
+        (
+            " > [internal] load metadata for x.org/a:1:\n"
+            "ERROR: failed to build: failed to solve: failed to fetch anonymous token: unexpected "
+            "status from GET request to https://x.org/v2/token: 401 Unauthorized",
+            "the base image x.org/a:1 is not there: its registry hands it to nobody, or not to",
             "honeydue:image.buildArgs",
         ),
         (

@@ -15,6 +15,7 @@ from rehearsal.home import Home, cache_folder
 from rehearsal.providers.docker_build import IMAGE, DockerBuildProvider
 from rehearsal.registry.pull import PullError, pull
 from rehearsal.registry.service import Forge, folder_of
+from tests.registry.gitea_with_image import serve
 
 pytestmark = pytest.mark.images
 
@@ -186,6 +187,30 @@ def test_a_token_that_cannot_push_is_told_apart(bench: Bench, token: str, cause:
 def test_what_is_missing_is_named(bench: Bench, other: Properties, cause: str) -> None:
     inputs = bench.inputs("missing", bench.forge.tokens.write, **other)
     with pytest.raises(ProviderError, match=cause):
+        bench.provider.create(IMAGE, inputs, quiet())
+
+
+def test_a_registry_without_room_is_told_apart_from_one_that_is_down(
+    bench: Bench, tmp_path: Path
+) -> None:
+    with serve(tmp_path / "gitea") as small:
+        elsewhere = {
+            "tags": [f"{small.server}/admin/honeydue-built:full"],
+            "registries": [
+                {"address": server, "username": "admin", "password": token}
+                for server, token in (
+                    (bench.forge.server, bench.forge.tokens.read),  # the base image
+                    (small.server, small.write),
+                )
+            ],
+            "cacheFrom": [],
+            "cacheTo": [],
+        }
+        inputs = bench.inputs("full", "", **elsewhere)
+        small.gitea.blobs.room = 0
+        with pytest.raises(ProviderError, match=f"{small.server} answers 500 "):
+            bench.provider.create(IMAGE, inputs, quiet())
+    with pytest.raises(ProviderError, match=f"{small.server} does not answer"):
         bench.provider.create(IMAGE, inputs, quiet())
 
 
