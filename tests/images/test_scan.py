@@ -412,7 +412,10 @@ def test_credentials_are_in_the_environment_of_the_call_that_pulls(
     assert pulls["env"]["TRIVY_PASSWORD"] == TOKEN
 
 
-def test_nothing_of_the_operators_environment_changes_the_verdict_or_leaks(trivy: Recorder) -> None:
+def test_nothing_of_the_operators_environment_changes_the_verdict_or_leaks(
+    trivy: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COSIGN_PASSWORD", "canary")
     trivy.scan(
         COSIGN_PRIVATE_KEY="canary",
         REGISTRY_TOKEN="canary",

@@ -238,7 +238,8 @@ def test_a_lost_payload_is_told_and_does_not_hide_a_good_signature(b: Bench) -> 
 
 
 def test_something_else_that_our_key_signed_is_no_image_signature(b: Bench) -> None:
-    for text in (b"[]", b'{"critical":{"type":"release notes"}}', b"not json", b"[" * 5000):
+    other_type = signing.payload(b.name, b.digest, TAG).replace(b"container image", b"blob")
+    for text in (b"[]", b'{"critical":{}}', other_type, b"not json", b"[" * 5000):
         signature = base64.b64encode(signing.make_signature(key(), text)).decode()
         blob = b.registry.push_blob(REPOSITORY, text, signing.PAYLOAD)
         entry = {
@@ -351,6 +352,21 @@ def test_a_registry_that_refuses_is_no_verdict_on_the_image(b: Bench) -> None:
     ):
         signing.verify(stranger, REPOSITORY, b.digest, TAG, key().public_key())
     assert refused.value.kind == "credentials"
+
+
+def test_a_registry_that_breaks_off_while_it_is_asked_is_no_verdict_either(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign(b)
+    down = RegistryError("unreachable", "fetching it failed", "wait")
+
+    def fail(*_: object) -> bytes:
+        raise down
+
+    monkeypatch.setattr(Registry, "blob", fail)
+    with pytest.raises(RegistryError) as refused:
+        verify(b)
+    assert refused.value is down
 
 
 class Overwriting(Registry):

@@ -113,6 +113,12 @@ def test_changed_content_is_not_read(b: Bench) -> None:
     assert read(b) == {}
 
 
+def test_an_envelope_of_another_type_is_not_read(b: Bench) -> None:
+    attest(b, {SBOM: BOM})
+    replace(b, json.dumps(envelope(b) | {"payloadType": "text/plain"}).encode())
+    assert read(b) == {}
+
+
 def test_a_signature_of_the_text_alone_without_its_type_does_not_count(b: Bench) -> None:
     """DSSE signs the type along: else a text signed as something else could be passed off."""
     attest(b, {SBOM: BOM})
