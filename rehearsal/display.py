@@ -36,6 +36,7 @@ from rehearsal.engine.events import (
     Summary,
 )
 from rehearsal.engine.provider import Unknown
+from rehearsal.engine.redaction import MASK
 from rehearsal.engine.values import Secret
 
 MARKS: Mapping[Op, tuple[str, str]] = {
@@ -213,9 +214,15 @@ def plan_word(row: Row) -> str:
     if row.op is Op.SAME:
         return ""
     changed = sorted({change.path for change in row.diff if "." not in change.path})
-    changed = changed or sorted({change.path for change in row.diff})
+    changed = changed or sorted({leaf(change.path) for change in row.diff})
     detail = f"  [{', '.join(changed[:4])}{', …' if len(changed) > 4 else ''}]" if changed else ""
     return f"{row.op}{detail if row.op is not Op.CREATE else ''}"
+
+
+def leaf(path: str) -> str:
+    """`spec.containers[0].image` → `image`, `metadata.annotations["a.b/c"]` → `a.b/c`."""
+    quoted = re.search(r'\["([^"]+)"\]$', path)
+    return quoted[1] if quoted else path.rpartition(".")[2]
 
 
 def tree_table(tree: Tree, keep: Iterable[str], last_column: str) -> Table:
@@ -398,8 +405,8 @@ class Terminal:
     def __call__(self, event: Event) -> None:
         if isinstance(event, ResourceProgress):
             row = self.tree.rows.get(event.urn)
-            if row and row.line == event.line:
-                return  # said already
+            if event.line == MASK or (row and row.line == event.line):
+                return  # says nothing, or was said already
         self.tree.take(event)
         if self._live is None and not self.dry_run:
             self._plain(event)
@@ -428,7 +435,7 @@ class Terminal:
                 if time.monotonic() - self._told > SECONDS_BETWEEN_NEWS and (news := self.news()):
                     self._told = time.monotonic()
                     self._line(f"  {news}")
-            case ResourceDone() if event.op is not Op.SAME:
+            case ResourceDone() if event.op not in (Op.SAME, Op.REPLACE):  # its two halves are told
                 took = f" ({event.seconds:.1f} s)" if event.seconds >= 0.05 else ""
                 self._line(f"{mark} {what}  {DONE.get(event.op, event.op)}{took}")
             case ResourceFailed():
