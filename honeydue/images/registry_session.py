@@ -199,12 +199,13 @@ class Session:
                 raise self.errors.broken(doing, why)
         if not self._challenges:
             return {}
-        if scope not in self._authorizations:
+        found = self._authorizations.get(scope)
+        if found is None:
             bearer = self._challenges.get("bearer", {})
             found = self._bearer(bearer, request) if "realm" in bearer else self._basic(request)
             self._authorizations[scope] = found
             self.errors.secrets.add(found.partition(" ")[2])
-        return {"Authorization": self._authorizations[scope]}
+        return {"Authorization": found}
 
     def _basic(self, request: Request) -> str:
         if self._login is None:
