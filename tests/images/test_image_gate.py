@@ -248,7 +248,7 @@ def test_a_tag_that_was_deleted_is_refused(b: Bench) -> None:
 
 
 def test_when_the_attestation_fails_there_is_no_signature(b: Bench) -> None:
-    b.content.put(REPOSITORY, signing.beside(b.digest, "att"), b"junk")
+    b.content.put(REPOSITORY, signing.beside(b.digest, "att"), b"{}")
     stops(b, "vouch", "is no list of signatures. Delete that tag in the registry")
     assert b.beside() == {"att"}
 

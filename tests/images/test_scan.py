@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -542,6 +543,7 @@ def test_trivys_own_last_words_are_told_without_the_token(trivy: Recorder) -> No
         ("image", {}, "wrote no sbom.json"),
         ("sbom", {"document": "[]"}, "report.json is not what it documents"),
         ("sbom", {"code": 1, "stderr": ""}, "was not scanned: it ended with 1"),
+        ("sbom", {"code": 1, "stderr": "Error: bad"}, "was not scanned: Error: bad"),
         ("version", {"stdout": "Version: 0.20"}, "`trivy version` says nothing usable"),
         ("version", {"stdout": "[]"}, "`trivy version` says nothing usable"),
         (
@@ -556,6 +558,25 @@ def test_an_answer_that_trivy_does_not_document_is_no_verdict(
 ) -> None:
     trivy.answers[kind] = answer
     assert says in refusal(trivy)
+
+
+def test_a_full_disk_is_told(
+    trivy: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(scan.ScanError) as refused:
+        scan.scan(
+            IMAGE,
+            severity="HIGH",
+            ignores=scan.Ignores(),
+            login=None,
+            environment=trivy.environment,
+            say=print,
+        )
+    assert f"written to {tmp_path} (No space left on device); make room" in str(refused.value)
 
 
 def offline(trivy: Recorder, made: datetime | None) -> None:
