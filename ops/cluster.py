@@ -18,10 +18,13 @@ from ops.problems import Refused, refused
 from ops.references import references_in
 from ops.retention import Reference
 
+RUNNING: Final = "running"
+REMEMBERED: Final = "in the cluster"
+
+_PODS: Final = "/api/v1/pods"
 # All that makes pods or remembers how it made them. ReplicaSets that are scaled to 0 are what
 # `kubectl rollout undo` goes back to; ControllerRevisions are that for StatefulSets and DaemonSets.
-_KINDS: Final = (
-    "/api/v1/pods",
+_OWNERS: Final = (
     "/api/v1/replicationcontrollers",
     "/apis/apps/v1/deployments",
     "/apis/apps/v1/replicasets",
@@ -40,15 +43,17 @@ _MEND: Final = (
 )
 
 
-def used_by_cluster(kubeconfig: str) -> frozenset[Reference]:
-    """Every reference in the cluster, by the first of the kubeconfig's API servers that answers
-    (one per node). Raises Refused unless every kind was listed whole."""
+def used_by_cluster(kubeconfig: str) -> dict[Reference, str]:
+    """Every reference in the cluster, and whether a pod has it (RUNNING) or only what makes pods
+    (REMEMBERED); by the first of the kubeconfig's API servers that answers (one per node). Raises
+    Refused unless every kind was listed whole."""
     silent: list[str] = []
     for client in _clients(kubeconfig):
         with client:
             try:
-                # Unpaged, so each list is of one moment.
-                return frozenset(r for path in _KINDS for r in _references(client, path))
+                # Unpaged, so each list is of one moment. Owners first: a pod has an owner.
+                owners = {r: REMEMBERED for path in _OWNERS for r in _references(client, path)}
+                return owners | dict.fromkeys(_references(client, _PODS), RUNNING)
             except httpx.HTTPError as cause:
                 silent.append(f"{client.base_url.host}: {str(cause) or type(cause).__name__}")
     told = "; ".join(silent)

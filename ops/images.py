@@ -30,24 +30,20 @@ from ops.retention import SETTLED, Reference, Retention, Version, is_digest, ret
 GOES: Final = "goes"
 
 
-@dataclass(frozen=True)
-class Source:
-    """Somewhere that refers to images. `read` gives all of it or raises Refused."""
+Source = Callable[[], Mapping[Reference, str]]
+"""Something that refers to images, and as what. It gives all of it or raises Refused."""
 
-    reason: str
-    read: Callable[[], frozenset[Reference]]
+RECORDED: Final = "release record"
 
 
 def sources(engine: Engine, keep: int) -> tuple[Source, ...]:
     """Everything that an image may be needed by, the most telling reason first."""
     return (
-        Source("running", lambda: used_by_cluster(_kubeconfig(engine))),
-        Source("in the settings", lambda: _configured(engine.config())),
-        Source("release record", lambda: references_in(engine.state())),
+        lambda: used_by_cluster(_kubeconfig(engine)),
+        lambda: dict.fromkeys(_configured(engine.config()), "in the settings"),
+        lambda: dict.fromkeys(references_in(engine.state()), RECORDED),
         # One state per update and for ever: without a bound nothing that ran once would ever go.
-        Source(
-            "release record", lambda: newest(map(references_in, engine.history()), releases=keep)
-        ),
+        lambda: dict.fromkeys(newest(map(references_in, engine.history()), keep), RECORDED),
     )
 
 
@@ -71,14 +67,13 @@ def survey(
 ) -> Survey:
     """Asks the registry and every source, all at once."""
     with ThreadPoolExecutor() as pool, _bar(console, "reading the registry") as bar:
-        answers = [(source, pool.submit(source.read)) for source in sources]
+        answers = [pool.submit(source) for source in sources]
         listing = packages.listing(bar)
     references: dict[Reference, str] = {}
     unknown: list[Problem] = []
-    for source, answer in answers:
+    for answer in answers:
         try:
-            for reference in answer.result():
-                references.setdefault(reference, source.reason)
+            references = {**answer.result(), **references}
         except Refused as cause:
             unknown += cause.problems
     decided = retain(listing.versions, references, keep=keep, now=listing.now, settled=settled)

@@ -114,7 +114,10 @@ def retain(
 ) -> Retention:
     """`references`: what is in use or recorded, and as what ("running", "release record"). `keep`:
     how many of the newest releases stay, per image. More references never let more go."""
-    reached = _reach(versions, _roots(versions, references, keep, now - settled))
+    reached = _reach(versions, _roots(versions, references, keep))
+    # Last, since it says least: what is new and needed stays because it is needed.
+    young = {v: "just pushed" for v in versions if v not in reached and v.created > now - settled}
+    reached = _reach(versions, reached | young)
     kept = {version: reached[version] for version in versions if version in reached}
     goes = _parents_first([version for version in versions if version not in reached])
     held = {blob for version in kept for blob in version.blobs}
@@ -123,7 +126,7 @@ def retain(
 
 
 def _roots(
-    versions: Collection[Version], references: Mapping[Reference, str], keep: int, young: datetime
+    versions: Collection[Version], references: Mapping[Reference, str], keep: int
 ) -> dict[Version, str]:
     """What stays for its own sake; the first reason that holds is the one that is told."""
     newest: dict[str, list[Version]] = defaultdict(list)
@@ -135,16 +138,14 @@ def _roots(
         used = references.get(Reference(version.image, version.name)) or references.get(
             Reference(version.image, version.digest)
         )
-        if used is not None:
+        if version.name == CACHE_TAG:
+            roots[version] = "layer cache"
+        elif used is not None:
             roots[version] = used
         elif version in newest[version.image]:
             roots[version] = f"last {keep}"
-        elif version.name == CACHE_TAG:
-            roots[version] = "layer cache"
         elif not (version.is_release or is_digest(version.name) or version.owners):
             roots[version] = "tagged by hand"  # no deploy makes such a tag: someone meant it
-        elif version.created > young:
-            roots[version] = "just pushed"
     return roots
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -47,44 +48,50 @@ def version(
     )
 
 
-@st.composite
-def registries(draw: st.DrawFn) -> list[Version]:
-    """Up to some twenty versions in two packages: releases, dirty ones, tags by hand, indexes with
+def registries() -> st.SearchStrategy[list[Version]]:
+    """Up to twenty versions in two packages: releases, dirty ones, tags by hand, indexes with
     children (there or not), signatures of anything, signatures included, referrers by subject,
     overwritten tags (their old manifest left behind, untagged), a cache, shared layers."""
-    count = draw(st.integers(1, 9))
-    digests = [digest(n) for n in range(count)]
+    return st.builds(_registry, st.integers(1, 20), st.integers(0, 2**32))
+
+
+def _registry(rows: int, seed: int) -> list[Version]:
+    # Drawing each part by itself would take hypothesis a hundred times as long.
+    chance = Random(seed)
+    digests = [digest(n) for n in range(chance.randint(1, 9))]
     manifests = []
-    for n in range(count):
-        below = st.sampled_from([*digests[:n], digest("not there")])
-        children = draw(st.frozensets(below, max_size=3)) if draw(st.booleans()) else frozenset()
-        subject = draw(below) if draw(st.integers(0, 4)) == 0 else ""
-        shared = draw(st.frozensets(st.integers(0, 5), max_size=3))
-        manifests.append((children, subject, {digest(f"layer {i}"): 10**i for i in shared}))
-    names = st.one_of(
-        st.sampled_from([f"{n:07x}" for n in range(8)]),
-        st.sampled_from([f"{n:07x}-dirty-{n:012x}" for n in range(2)]),
-        st.sampled_from([CACHE_TAG, "stable", "before-migration"]),
-        st.builds(attached, st.sampled_from([*digests, digest("gone")]), st.sampled_from(SUFFIXES)),
-        st.none(),  # untagged: named by its digest
-    )
+    for n in range(len(digests)):
+        below = [*digests[:n], digest("not there")]
+        parts = chance.sample(below, min(len(below), chance.choice((0, 0, 1, 2, 3))))
+        subject = chance.choice(below) if chance.random() < 0.2 else ""
+        shared = chance.sample(range(6), chance.randint(0, 3))
+        layers = {digest(f"layer {i}"): 10**i for i in shared}
+        manifests.append((frozenset(parts), subject, {digests[n]: 1, **layers}))
     found: dict[tuple[str, str], Version] = {}
-    for number in range(draw(st.integers(1, 20))):
-        image, which, name = draw(
-            st.tuples(st.sampled_from(IMAGES), st.integers(0, count - 1), names)
+    for number in range(rows):
+        image, which = chance.choice(IMAGES), chance.randrange(len(digests))
+        name = chance.choice(
+            (
+                f"{chance.randrange(8):07x}",
+                f"{chance.randrange(2):07x}-dirty-{0:012x}",
+                chance.choice((CACHE_TAG, "stable", "before-migration")),
+                attached(chance.choice((*digests, digest("gone"))), chance.choice(SUFFIXES)),
+                attached(chance.choice(digests), chance.choice(SUFFIXES)),
+                digests[which],  # untagged
+                digests[which],
+            )
         )
-        children, subject, layers = manifests[which]
-        made = Version(
+        children, subject, blobs = manifests[which]
+        found[image, name] = Version(
             id=number,
             image=image,
-            name=name or digests[which],
-            created=NOW - timedelta(hours=draw(st.integers(0, 12))),
+            name=name,
+            created=NOW - timedelta(hours=chance.randint(0, 12)),
             digest=digests[which],
             children=children,
             subject=subject,
-            blobs={digests[which]: 1, **layers},
+            blobs=blobs,
         )
-        found[image, made.name] = made
     return list(found.values())
 
 
@@ -93,9 +100,18 @@ SUFFIXES = (".sig", ".att", ".sbom", "")
 
 def histories(versions: list[Version]) -> st.SearchStrategy[dict[Reference, str]]:
     """What ReplicaSets (by tag, by digest) and releases may refer to, there or not."""
-    names = {v.name for v in versions} | {v.digest for v in versions} | {"fffffff", digest("gone")}
-    reference = st.builds(Reference, st.sampled_from(IMAGES), st.sampled_from(sorted(names)))
-    return st.dictionaries(reference, st.sampled_from(["running", "release record"]), max_size=4)
+    names = sorted({v.name for v in versions} | {v.digest for v in versions})
+
+    def history(count: int, seed: int) -> dict[Reference, str]:
+        chance = Random(seed)
+        return {
+            Reference(chance.choice(IMAGES), chance.choice((*names, "fffffff", digest("gone")))): (
+                chance.choice(("running", "release record"))
+            )
+            for _ in range(count)
+        }
+
+    return st.builds(history, st.integers(0, 4), st.integers(0, 2**32))
 
 
 def pulled(versions: Iterable[Version], reference: Reference) -> frozenset[str]:

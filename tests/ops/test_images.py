@@ -64,7 +64,8 @@ def lines(text: str) -> list[str]:
 
 
 def test_the_list_says_of_every_release_why_it_stays(prod: World, ops: Ops) -> None:
-    prod.cluster.runs(prod.reference("bbbbbbb"))
+    prod.cluster.runs(prod.reference("bbbbbbb"), "pods")
+    prod.cluster.runs(prod.reference("aaaaaaa"), "replicasets")
     prod.shelf.age = 50
     prod.shelf.push("before-migration")
     prod.shelf.push("buildcache")
@@ -77,11 +78,11 @@ def test_the_list_says_of_every_release_why_it_stays(prod: World, ops: Ops) -> N
         "ddddddd … 2 d 80 kB last 2 attestation, signature",
         "ccccccc … 3 d 80 kB goes attestation, signature",
         "bbbbbbb … 4 d 80 kB running attestation, signature",
-        "aaaaaaa … 5 d 80 kB goes attestation, signature",
+        "aaaaaaa … 5 d 80 kB in the cluster attestation, signature",
         "buildcache … 50 d 71 kB layer cache",
         "before-migration … 50 d 71 kB tagged by hand",
         "",
-        "6 of 17 versions go, which frees up to 60 kB",
+        "3 of 17 versions go, which frees up to 30 kB",
     ]
 
 
@@ -96,7 +97,7 @@ def test_the_list_of_a_dead_cluster_says_that_nothing_is_known_to_go(prod: World
 
 
 def test_the_list_for_programs_has_every_version(prod: World, ops: Ops) -> None:
-    prod.cluster.runs(prod.reference("bbbbbbb"))
+    prod.cluster.runs(prod.reference("bbbbbbb"), "pods")
     code, read = ops("list", "--keep", "2", "--json")
     found = json.loads(read)
     assert code == 0
@@ -350,7 +351,7 @@ def test_a_dead_cluster_is_refused(prod: World, ops: Ops) -> None:
 
 def test_a_cluster_that_does_not_list_everything_is_refused(prod: World, ops: Ops) -> None:
     prod.cluster.status = 403
-    assert "127.0.0.1 answered 403 for pods" in refused(prod, ops)
+    assert "127.0.0.1 answered 403 for replicationcontrollers" in refused(prod, ops)
 
 
 def test_a_stack_without_a_kubeconfig_is_refused(prod: World, ops: Ops) -> None:

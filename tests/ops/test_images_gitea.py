@@ -15,7 +15,7 @@ from rich.console import Console
 
 from honeydue.images.registry import Login, Registry
 from ops.engine import Engine
-from ops.images import Source, prune
+from ops.images import prune
 from ops.packages import Packages
 from ops.problems import Refused
 from ops.retention import Reference
@@ -65,7 +65,7 @@ class Desk:
         with self.packages(token) as packages:
             done = prune(
                 packages,
-                [Source("running", lambda: frozenset(self.running))],
+                [lambda: dict.fromkeys(self.running, "running")],
                 Alone("rehearsal", "rehearsal", Path()),
                 console,
                 keep=keep,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ops.cluster import used_by_cluster
+from ops.cluster import REMEMBERED, RUNNING, used_by_cluster
 from ops.problems import Refused
 from ops.references import newest, references_in
 from ops.retention import Reference
@@ -93,7 +93,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def test_every_kind_that_makes_pods_is_listed(cluster: Cluster) -> None:
-    assert used_by_cluster(cluster.kubeconfig) == frozenset()
+    assert used_by_cluster(cluster.kubeconfig) == {}
     assert {path.rsplit("/", 1)[-1] for path in cluster.asked} == {
         *("pods", "replicationcontrollers", "deployments", "replicasets", "statefulsets"),
         *("daemonsets", "controllerrevisions", "jobs", "cronjobs"),
@@ -105,9 +105,15 @@ def test_what_a_pod_really_runs_counts_beside_what_it_was_told(cluster: Cluster)
     spec = {"initContainers": [{"image": "gitea.test/admin/honeydue-worker:237c6b8"}]}
     cluster.objects["pods"] = [{"metadata": {"name": "api"}, "spec": spec, "status": status}]
     assert used_by_cluster(cluster.kubeconfig) == {
-        api(DIGEST),
-        Reference("honeydue-worker", "237c6b8"),
+        api(DIGEST): RUNNING,
+        Reference("honeydue-worker", "237c6b8"): RUNNING,
     }
+
+
+def test_what_no_pod_has_is_told_apart_from_what_runs(cluster: Cluster) -> None:
+    for name, kind in (("old", "replicasets"), ("new", "replicasets"), ("new", "pods")):
+        cluster.runs(f"gitea.test/admin/honeydue-api:{name}", kind)
+    assert used_by_cluster(cluster.kubeconfig) == {api("new"): RUNNING, api("old"): REMEMBERED}
 
 
 def test_when_one_node_is_down_the_next_one_is_asked(cluster: Cluster) -> None:
@@ -117,7 +123,7 @@ def test_when_one_node_is_down_the_next_one_is_asked(cluster: Cluster) -> None:
     config["contexts"].append({"name": "down", "context": {"cluster": "down", "user": "admin"}})
     config["current-context"] = "down"
     cluster.runs("gitea.test/admin/honeydue-api:237c6b8")
-    assert used_by_cluster(json.dumps(config)) == {api("237c6b8")}
+    assert used_by_cluster(json.dumps(config)).keys() == {api("237c6b8")}
 
 
 def test_another_cluster_at_that_address_is_not_believed(cluster: Cluster, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def newest(versions: list[Version], image: str, keep: int) -> list[Version]:
 
 
 @given(worlds, KEEP)
-@settings(max_examples=300)
+@settings(max_examples=500, deadline=None)
 def test_whatever_could_be_pulled_still_can(
     world: tuple[list[Version], dict[Reference, str]], keep: int
 ) -> None:
@@ -60,7 +60,7 @@ def test_whatever_could_be_pulled_still_can(
 
 
 @given(worlds, KEEP)
-@settings(max_examples=60)
+@settings(max_examples=100, deadline=None)
 def test_everything_either_stays_or_goes(
     world: tuple[list[Version], dict[Reference, str]], keep: int
 ) -> None:
@@ -70,7 +70,7 @@ def test_everything_either_stays_or_goes(
 
 
 @given(worlds, KEEP)
-@settings(max_examples=60)
+@settings(max_examples=100, deadline=None)
 def test_the_newest_releases_always_stay(
     world: tuple[list[Version], dict[Reference, str]], keep: int
 ) -> None:
@@ -79,7 +79,7 @@ def test_the_newest_releases_always_stay(
 
 
 @given(worlds, KEEP)
-@settings(max_examples=60)
+@settings(max_examples=100, deadline=None)
 def test_what_stays_is_closed_under_children_and_signatures(
     world: tuple[list[Version], dict[Reference, str]], keep: int
 ) -> None:
@@ -93,7 +93,7 @@ def test_what_stays_is_closed_under_children_and_signatures(
 
 
 @given(worlds, KEEP)
-@settings(max_examples=60)
+@settings(max_examples=100, deadline=None)
 def test_deleting_twice_is_deleting_once(
     world: tuple[list[Version], dict[Reference, str]], keep: int
 ) -> None:
@@ -103,7 +103,7 @@ def test_deleting_twice_is_deleting_once(
 
 
 @given(worlds, KEEP, st.data())
-@settings(max_examples=60)
+@settings(max_examples=100, deadline=None)
 def test_more_references_never_delete_more(
     world: tuple[list[Version], dict[Reference, str]], keep: int, data: st.DataObject
 ) -> None:
@@ -113,7 +113,7 @@ def test_more_references_never_delete_more(
 
 
 @given(worlds, KEEP)
-@settings(max_examples=60)
+@settings(max_examples=100, deadline=None)
 def test_keeping_more_releases_never_deletes_more(
     world: tuple[list[Version], dict[Reference, str]], keep: int
 ) -> None:
@@ -121,7 +121,7 @@ def test_keeping_more_releases_never_deletes_more(
 
 
 @given(worlds, KEEP, st.data())
-@settings(max_examples=60)
+@settings(max_examples=100, deadline=None)
 def test_a_run_that_stops_anywhere_loses_nothing_and_the_next_one_goes_on(
     world: tuple[list[Version], dict[Reference, str]], keep: int, data: st.DataObject
 ) -> None:
@@ -133,7 +133,7 @@ def test_a_run_that_stops_anywhere_loses_nothing_and_the_next_one_goes_on(
 
 
 @given(worlds, KEEP)
-@settings(max_examples=60)
+@settings(max_examples=100, deadline=None)
 def test_an_index_goes_before_its_children(
     world: tuple[list[Version], dict[Reference, str]], keep: int
 ) -> None:
@@ -147,7 +147,7 @@ def test_an_index_goes_before_its_children(
 
 
 @given(worlds, KEEP)
-@settings(max_examples=60)
+@settings(max_examples=100, deadline=None)
 def test_bytes_that_anything_kept_shares_are_not_counted_as_freed(
     world: tuple[list[Version], dict[Reference, str]], keep: int
 ) -> None:
@@ -162,7 +162,7 @@ def test_the_random_registries_have_everything_to_go_wrong_with() -> None:
     seen: set[str] = set()
 
     @given(worlds)
-    @settings(max_examples=300, database=None, derandomize=True)
+    @settings(max_examples=300, deadline=None, database=None, derandomize=True)
     def look(world: tuple[list[Version], dict[Reference, str]]) -> None:
         decided = decide(*world, 1)
         seen.update(reason.split(" of ")[0].split(" as ")[0] for reason in decided.kept.values())
@@ -263,6 +263,13 @@ def test_what_was_just_pushed_stays_since_its_push_may_be_under_way() -> None:
     assert decide([child]).kept == {child: "just pushed"}
     later = retain([child], {}, keep=1, now=NOW + SETTLED)
     assert later.goes == (child,)
+
+
+def test_what_is_new_and_needed_is_kept_for_what_needs_it() -> None:
+    image = version("bbbbbbb", days=0.01)
+    signature = version(attached(image.digest), days=0.01)
+    decided = decide([image, signature], {Reference("honeydue-api", image.digest): "running"})
+    assert decided.kept == {image: "running", signature: "signature of bbbbbbb"}
 
 
 def test_a_dirty_release_is_a_release() -> None:
