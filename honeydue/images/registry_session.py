@@ -121,8 +121,7 @@ class Session:
             if request.writing or not 300 <= answer.status < 400 or not location:
                 return answer
             following = self.joined(request.url, location, request.doing)
-            if request.url.scheme == "https" != following.scheme:
-                raise self.errors.broken(request.doing, "it was redirected to plain http")
+            following = self.own(following) or following
             # An object store has its own credential, in the address.
             leaves = _origin(following) != _origin(request.url)
             request = request.moved(following, without="Authorization" if leaves else "")
@@ -166,11 +165,17 @@ class Session:
         return document
 
     def joined(self, url: httpx.URL, location: str, doing: str) -> httpx.URL:
-        """Where an answer of `url` points to."""
+        """Where an answer of `url` points to: http or https, and never from TLS to none, unless
+        it is only this registry that calls itself so."""
         try:
-            return url.join(location)
+            found = url.join(location)
         except httpx.InvalidURL:
-            raise self.errors.broken(doing, "it points to an address that is none") from None
+            found = httpx.URL()
+        if found.scheme not in ("http", "https") or not found.host:
+            raise self.errors.broken(doing, "it points to an address that is none")
+        if url.scheme == "https" != found.scheme and self.own(found) is None:
+            raise self.errors.broken(doing, "it points from https to plain http")
+        return found
 
     def own(self, url: httpx.URL) -> httpx.URL | None:
         """`url` at this registry, with this registry's scheme; None: it is somewhere else."""

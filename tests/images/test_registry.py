@@ -635,9 +635,10 @@ def test_a_redirected_download_takes_no_credential_along() -> None:
 @pytest.mark.parametrize(
     ("where", "why"),
     [
-        ("http://store.example.net/blob", "redirected to plain http"),
+        ("http://store.example.net/blob", "points from https to plain http"),
         ("/v2/again", "redirected again and again"),
         ("https://store.example.net:port/", "points to an address that is none"),
+        ("file:///etc/passwd", "points to an address that is none"),
     ],
 )
 def test_a_redirection_to_nowhere_good_is_not_followed(where: str, why: str) -> None:

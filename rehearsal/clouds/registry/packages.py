@@ -32,11 +32,11 @@ def declare(app: App, blobs: Blobs) -> None:
         ]
         return _page(call, found)
 
-    @app.route("GET", "/packages/<owner>/container/<path:name>", query={"page", "limit"})
+    @app.route("GET", "/packages/<owner>/container/<name>", query={"page", "limit"})
     def list_versions(call: Call) -> Reply:
         return _page(call, [_package(call)])
 
-    @app.route("DELETE", "/packages/<owner>/container/<path:name>")
+    @app.route("DELETE", "/packages/<owner>/container/<name>")
     def delete_package(call: Call) -> Reply:
         package = _package(call)
         del call.state["packages"][f"{package['owner']}/{package['name']}"]
