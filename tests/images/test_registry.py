@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -186,6 +187,20 @@ def test_a_manifest_is_not_pushed_under_a_digest_that_is_not_its_own(forge: Forg
     with forge.client() as client, pytest.raises(ValueError, match="has the digest"):
         client.push_manifest(API, digest_of(b"other"), b"{}", OCI_MANIFEST)
     assert forge.asked("PUT") == []
+
+
+def test_two_deploys_of_one_commit_and_three_images_of_one_deploy_do_not_disturb_each_other(
+    forge: Forge,
+) -> None:
+    repositories = [f"admin/honeydue-{service}" for service in ("api", "worker", "admin")]
+    with forge.client() as one, forge.client() as other_one, ThreadPoolExecutor(6) as pool:
+        pushed = [
+            (repository, pool.submit(push, client, "237c6b8", repository))
+            for client in (one, other_one)
+            for repository in repositories
+        ]
+        for repository, digest in pushed:
+            assert one.digest(repository, "237c6b8") == digest.result()
 
 
 # Credentials

