@@ -518,8 +518,8 @@ def serve_verb(options: argparse.Namespace, console: Console) -> int:
 
 def down(_options: argparse.Namespace, console: Console) -> int:
     ended = serve.down(Home.current())
-    said = f"{len(ended)} processes ended, the state is kept" if ended else "nothing was running"
-    console.print(said)
+    count = f"{len(ended)} process{'es' if len(ended) > 1 else ''}"
+    console.print(f"{count} ended, the state is kept" if ended else "nothing was running")
     return 0
 
 

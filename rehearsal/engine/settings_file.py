@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError, safe_load
+
 from rehearsal.engine.errors import EngineError
 
 Encrypt = Callable[[str], str]
@@ -20,7 +22,9 @@ def set_value(file: Path, key: str, value: str, encrypt: Encrypt | None, *, by_p
     As the CLI does: by path, `true`, `false` and whole numbers are what they look like; a secret
     is always text. `encrypt`: the value is a secret.
     """
-    from ruamel.yaml import YAML  # noqa: PLC0415 - for this verb alone; it keeps the comments
+    # For this verb alone; it keeps the comments.
+    from ruamel.yaml import YAML  # noqa: PLC0415
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString  # noqa: PLC0415
 
     yaml = YAML()
     yaml.preserve_quotes = True
@@ -42,6 +46,8 @@ def set_value(file: Path, key: str, value: str, encrypt: Encrypt | None, *, by_p
     plain: Any = value
     if by_path and encrypt is None and re.fullmatch(r"true|false|-?(0|[1-9][0-9]*)", value):
         plain = value == "true" if value in ("true", "false") else int(value)
+    if isinstance(plain, str) and not _is_text(plain):
+        plain = DoubleQuotedScalarString(plain)  # `yes`, `1:30`: text in YAML 1.2, not in 1.1
     entry = {"secure": encrypt(value)} if encrypt else plain
     if isinstance(at, list) and isinstance(last, int) and last <= len(at):
         at[last : last + 1] = [entry]
@@ -54,6 +60,14 @@ def set_value(file: Path, key: str, value: str, encrypt: Encrypt | None, *, by_p
         yaml.dump(content, out)
     fresh.chmod(file.stat().st_mode)
     fresh.replace(file)
+
+
+def _is_text(value: str) -> bool:
+    """Whether it would be read as text without quotes, by those who read this file."""
+    try:
+        return isinstance(safe_load(value), str)
+    except YAMLError:
+        return True  # in need of quotes for another reason, which is ruamel's to see
 
 
 def _steps(key: str) -> list[str | int]:

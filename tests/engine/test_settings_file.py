@@ -37,6 +37,9 @@ def changed(tmp_path: Path, key: str, value: str, *, secret: bool = False) -> tu
         ("honeydue:images.api", "237c6b8", ("images", "api"), "237c6b8"),
         ("honeydue:operator.apiCidrs[0]", "1.2.3.4/32", ("operator", "apiCidrs", 0), "1.2.3.4/32"),
         ("honeydue:images.api", "007", ("images", "api"), "007"),
+        # Text to YAML 1.2, which writes; not to 1.1, which reads.
+        ("honeydue:image.buildArgs.AGAIN", "yes", ("image", "buildArgs", "AGAIN"), "yes"),
+        ("honeydue:image.buildArgs.AT", "1:30", ("image", "buildArgs", "AT"), "1:30"),
     ],
 )
 def test_a_path_leads_into_objects_and_lists_and_makes_what_is_not_there(
