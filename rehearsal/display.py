@@ -53,6 +53,7 @@ MARKS: Mapping[Op, tuple[str, str]] = {
 }
 SECONDS_BETWEEN_NEWS = 20.0
 DIGEST = re.compile(r"(@sha256:[0-9a-f]{12})[0-9a-f]{52}")
+WARNING = "warning: "  # how a line of progress begins that stays when the run is over
 LINES_OF_TEXT = 40
 DONE: Mapping[Op, str] = {
     Op.CREATE: "created",
@@ -154,6 +155,9 @@ class Tree:
             case ResourceProgress():
                 if event.urn in self.rows:
                     self.rows[event.urn].line = event.line
+                if event.line.startswith(WARNING):  # a line that passes by is not read
+                    told = event.line.removeprefix(WARNING)
+                    self.diagnostics.append(Diagnostic(event.urn, "warning", told))
             case ResourceDone():
                 row = self.rows[event.urn]
                 row.running, row.line = False, ""

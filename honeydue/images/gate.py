@@ -108,11 +108,29 @@ def verify(image: Image, registry: Registry, key: keys.PublicKey, say: Say) -> N
         try:
             signing.verify(registry, image.repository, image.digest, image.tag, key)
         except signing.SignatureError as error:
+            if image.tag and (before := _signed_before(image, registry, key)):
+                raise GateError(
+                    f"{error}. Our key signed {image.tag} as {before}: somebody has overwritten "
+                    "the tag since. Nothing was rolled out\n"
+                    "    mend   see who pushes; then build that commit again, which gives the same "
+                    "bytes: check it out in honeydue:app.path, set honeydue:image.build true, "
+                    f"pulumi refresh -s {image.stack}, pulumi up -s {image.stack}"
+                ) from None
             raise GateError(
                 f"{error}. Nothing was rolled out{_another(image)}\n"
                 "    or     if you trust it, check out its commit in honeydue:app.path and set "
                 "honeydue:image.build true: `up` builds it, scans it and signs it"
             ) from None
+
+
+def _signed_before(image: Image, registry: Registry, key: keys.PublicKey) -> str:
+    """What our key signed under the image's tag, other than the image itself; or nothing."""
+    assert image.tag
+    try:
+        digests = signing.signed_as(registry, image.repository, image.tag, key)
+    except RegistryError:  # the refusal stands without it
+        return ""
+    return " and ".join(digest for digest in digests if digest != image.digest)
 
 
 def require_served(image: Image, registry: Registry) -> None:

@@ -31,6 +31,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TextIO
@@ -73,6 +74,9 @@ class WronglySigned(SignatureError):  # noqa: N818 - reads as what it says
 def beside(digest: str, suffix: str) -> str:
     """`sha256:ab…` → `sha256-ab….sig`: the tag at which what belongs to an image is kept."""
     return f"{digest.replace(':', '-')}.{suffix}"
+
+
+_BESIDE: Final = re.compile(r"sha256-([0-9a-f]{64})\.sig")
 
 
 def payload(name: str, digest: str, tag: str | None) -> bytes:
@@ -123,6 +127,22 @@ def verify(
     found = sorted(set(ours or others))
     more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
     raise WronglySigned(f"{which} is wrongly signed: {'; '.join(found[:3])}{more}")
+
+
+def signed_as(registry: Registry, repository: str, tag: str, key: keys.PublicKey) -> list[str]:
+    """The digests that the holder of `key` vouched for under this tag, by the signatures that are
+    in the registry; asks for each of them. RegistryError."""
+    found = []
+    for name in registry.tags(repository):
+        if not (match := _BESIDE.fullmatch(name)):
+            continue
+        digest = f"sha256:{match[1]}"
+        try:
+            verify(registry, repository, digest, tag, key)
+        except SignatureError:
+            continue
+        found.append(digest)
+    return found
 
 
 class _NotOursError(Exception):

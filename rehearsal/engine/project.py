@@ -172,6 +172,11 @@ class Configuration:
     def masked(self) -> dict[str, str]:
         return {k: "[secret]" if k in self.secret_keys else v for k, v in self.values.items()}
 
+    @property
+    def objects(self) -> list[Any]:
+        """Every value, secrets in clear, objects as such."""
+        return [_as_object(value) for value in self.values.values()]
+
     def default_provider_disabled(self, package: str) -> bool:
         try:
             disabled = json.loads(self.values.get("pulumi:disable-default-providers", "[]"))
@@ -194,6 +199,13 @@ def _decrypted(value: Any, place: str, crypter: Crypter, found: list[str]) -> An
         case list():
             return [_decrypted(v, f"{place}[{i}]", crypter, found) for i, v in enumerate(value)]
     return value
+
+
+def _as_object(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def _as_string(value: Any) -> str:

@@ -87,9 +87,14 @@ class Run:
         self._unsaved = False  # the state cannot be written: no further step may begin
         self.redaction = Redaction()
         self.redaction.configured(configuration.secrets)
+        # What the stack file says in the open is none, also where a secret value repeats it: an
+        # image's credentials, registry and all, and an error must name the registry.
+        self.redaction.declared(configuration.objects)
         for resource in journal.remaining:
             self.redaction.name(resource.urn)
-            self.redaction.learn((resource.inputs, resource.outputs))
+            # Also before the program has said it again: an early error must name the image.
+            self.redaction.declared(resource.inputs)
+            self.redaction.learn(resource.outputs)
         self._listener, self._load = listener, load_provider
         self._lock = threading.RLock()
         self._slots = threading.BoundedSemaphore(parallel)

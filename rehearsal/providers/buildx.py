@@ -269,7 +269,9 @@ def explain(lines: Sequence[str], code: int, build: Build) -> str:
     )
 
 
-_NOISE: Final = re.compile(r"#|WARNING: No output specified| *\d+ warnings? found| - \w+: ")
+_NOISE: Final = re.compile(
+    r"#|WARNING: No output specified| *\d+ warnings? found| - \w+: | *[\d.]+ retrying in "
+)
 
 
 def _last_lines(lines: Sequence[str]) -> list[str]:
@@ -347,6 +349,17 @@ def _refusals(said: str) -> Iterator[str]:
         yield (
             f"{server} refuses the registry's user or token: wrong, expired, or of another user\n"
             "  mend: pulumi config set --secret --path honeydue:registry.token, then run again"
+        )
+    if re.search(r": 413 ", last):
+        yield (
+            f"{server}, or a proxy before it, takes no layer of this size: it answers 413\n"
+            "  mend: raise the proxy's limit (nginx: client_max_body_size 0;), then run again"
+        )
+    if re.search(r": 507 ", last):
+        yield (
+            f"{server} has no room left: it answers 507\n"
+            "  mend: make room there (python -m ops images prune deletes old releases), then run "
+            "again; the layers that it has are kept"
         )
     if found := re.search(r": (5\d\d [A-Z][a-z A-Z]*)", last):
         yield (

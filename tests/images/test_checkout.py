@@ -12,10 +12,12 @@ from honeydue.images.checkout import CheckoutError, read, stage
 
 
 class Repository:
-    """A git checkout whose commits have dates of their own."""
+    """A git checkout, made unless it is there, whose commits have dates of their own."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.is_dir():
+            return
         path.mkdir(parents=True)
         self.git("init", "--quiet", "--initial-branch=main")
 
