@@ -44,16 +44,17 @@ _MEND: Final = (
 
 
 def used_by_cluster(kubeconfig: str) -> dict[Reference, str]:
-    """Every reference in the cluster, and whether a pod has it (RUNNING) or only what makes pods
-    (REMEMBERED); by the first of the kubeconfig's API servers that answers (one per node). Raises
+    """Every reference in the cluster: first what pods have (RUNNING), then what only makes pods or
+    made them (REMEMBERED); by the first of the kubeconfig's API servers that answers (one per node). Raises
     Refused unless every kind was listed whole."""
     silent: list[str] = []
     for client in _clients(kubeconfig):
         with client:
             try:
-                # Unpaged, so each list is of one moment. Owners first: a pod has an owner.
+                # Unpaged, so each list is of one moment.
+                running = dict.fromkeys(_references(client, _PODS), RUNNING)
                 owners = {r: REMEMBERED for path in _OWNERS for r in _references(client, path)}
-                return owners | dict.fromkeys(_references(client, _PODS), RUNNING)
+                return {**running, **owners, **running}
             except httpx.HTTPError as cause:
                 silent.append(f"{client.base_url.host}: {str(cause) or type(cause).__name__}")
     told = "; ".join(silent)

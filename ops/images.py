@@ -73,7 +73,8 @@ def survey(
     unknown: list[Problem] = []
     for answer in answers:
         try:
-            references = {**answer.result(), **references}
+            for reference, reason in answer.result().items():
+                references.setdefault(reference, reason)
         except Refused as cause:
             unknown += cause.problems
     decided = retain(listing.versions, references, keep=keep, now=listing.now, settled=settled)

@@ -112,8 +112,9 @@ def retain(
     now: datetime,
     settled: timedelta = SETTLED,
 ) -> Retention:
-    """`references`: what is in use or recorded, and as what ("running", "release record"). `keep`:
-    how many of the newest releases stay, per image. More references never let more go."""
+    """`references`: what is in use or recorded, and as what ("running", "release record"), the more
+    telling first. `keep`: how many of the newest releases stay, per image. More references never
+    let more go."""
     reached = _reach(versions, _roots(versions, references, keep))
     # Last, since it says least: what is new and needed stays because it is needed.
     young = {v: "just pushed" for v in versions if v not in reached and v.created > now - settled}
@@ -133,15 +134,15 @@ def _roots(
     for version in sorted(versions, key=lambda v: (v.created, v.id), reverse=True):
         if version.is_release and len(newest[version.image]) < keep:
             newest[version.image].append(version)
+    rank = {reference: place for place, reference in enumerate(references)}
     roots: dict[Version, str] = {}
     for version in versions:
-        used = references.get(Reference(version.image, version.name)) or references.get(
-            Reference(version.image, version.digest)
-        )
+        names = {Reference(version.image, name) for name in (version.name, version.digest)}
+        used = min(names & rank.keys(), key=rank.__getitem__, default=None)
         if version.name == CACHE_TAG:
             roots[version] = "layer cache"
         elif used is not None:
-            roots[version] = used
+            roots[version] = references[used]
         elif version in newest[version.image]:
             roots[version] = f"last {keep}"
         elif not (version.is_release or is_digest(version.name) or version.owners):

@@ -351,7 +351,7 @@ def test_a_dead_cluster_is_refused(prod: World, ops: Ops) -> None:
 
 def test_a_cluster_that_does_not_list_everything_is_refused(prod: World, ops: Ops) -> None:
     prod.cluster.status = 403
-    assert "127.0.0.1 answered 403 for replicationcontrollers" in refused(prod, ops)
+    assert "127.0.0.1 answered 403 for pods" in refused(prod, ops)
 
 
 def test_a_stack_without_a_kubeconfig_is_refused(prod: World, ops: Ops) -> None:

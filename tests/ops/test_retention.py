@@ -272,6 +272,14 @@ def test_what_is_new_and_needed_is_kept_for_what_needs_it() -> None:
     assert decided.kept == {image: "running", signature: "signature of bbbbbbb"}
 
 
+def test_of_two_reasons_the_more_telling_one_is_told() -> None:
+    """A pod runs the digest; the Deployment's annotation names the tag."""
+    image = version("bbbbbbb")
+    by_digest, by_tag = (Reference("honeydue-api", name) for name in (image.digest, image.name))
+    for told, other in ((by_digest, by_tag), (by_tag, by_digest)):
+        assert decide([image], {told: "running", other: "remembered"}).kept == {image: "running"}
+
+
 def test_a_dirty_release_is_a_release() -> None:
     dirty = version("aaaaaaa-dirty-0123456789ab", days=2)
     assert decide([dirty, version("bbbbbbb", days=1)]).goes == (dirty,)
