@@ -123,9 +123,7 @@ def _copy(source: Path, target: Path, seconds: int) -> None:
 def _settle(folder: Path) -> float:
     """Folders alike everywhere, as `COPY` keeps theirs too: one mode, the newest entry's time."""
     times = [
-        _settle(entry)
-        if entry.is_dir() and not entry.is_symlink()
-        else entry.lstat().st_mtime
+        _settle(entry) if entry.is_dir() and not entry.is_symlink() else entry.lstat().st_mtime
         for entry in folder.iterdir()
     ]
     newest = max(times, default=0.0)

@@ -17,7 +17,7 @@ from typing import Final
 
 import pulumi
 
-from honeydue.images import checkout, dockerfile
+from honeydue.images import checkout, dockerfile, ignores
 from honeydue.images.references import SERVICES, path_of
 from honeydue.problems import Problem, SettingsError
 from honeydue.settings import Images, Settings
@@ -111,14 +111,10 @@ def _wrong_here(s: Settings) -> Iterator[Problem]:
             "brew install trivy (https://trivy.dev/docs/latest/getting-started/installation/)",
         )
 
-
     if IGNORED_VULNERABILITIES.is_file():
-        # Not before something is built: it brings the registry's client along.
-        from honeydue.images import scan  # noqa: PLC0415
-
         try:
-            scan.read_ignores(IGNORED_VULNERABILITIES.read_text(), datetime.now(UTC).date())
-        except scan.IgnoresError as error:
+            ignores.read_ignores(IGNORED_VULNERABILITIES.read_text(), datetime.now(UTC).date())
+        except ignores.IgnoresError as error:
             for place, wrong, mend in error.problems:
                 yield Problem(f"{IGNORED_VULNERABILITIES}: {place}", wrong, mend)
 

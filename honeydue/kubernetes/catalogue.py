@@ -189,8 +189,7 @@ def deployment(
             "namespace": namespace,
             "labels": labels(workload.name),
             # What `kubectl rollout history` lists beside each revision.
-            "annotations": {"kubernetes.io/change-cause": image}
-            | ({TAG: tag} if tag else {}),
+            "annotations": {"kubernetes.io/change-cause": image} | ({TAG: tag} if tag else {}),
         },
         "spec": {
             "replicas": workload.replicas,

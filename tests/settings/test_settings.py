@@ -67,7 +67,9 @@ def test_an_odd_number_of_managers_is_right(count: int) -> None:
     "tag", ["237c6b8", "6f303dbbaa", "0" * 40, "237c6b8-dirty", "237c6b8-dirty-ab12", "1234567"]
 )
 def test_a_git_short_sha_is_a_right_tag(tag: str) -> None:
-    assert settings(config("images.api", tag)).images.api == tag
+    images = settings(config("images.api", tag)).images
+    assert images is not None
+    assert images.api == tag
 
 
 def test_settings_cannot_be_changed() -> None:
