@@ -199,8 +199,9 @@ def test_two_deploys_of_one_commit_and_three_images_of_one_deploy_do_not_disturb
             for client in (one, other_one)
             for repository in repositories
         ]
-        for repository, digest in pushed:
-            assert one.digest(repository, "237c6b8") == digest.result()
+        for repository, future in pushed:
+            digest = future.result()
+            assert one.digest(repository, "237c6b8") == digest
 
 
 # Credentials
