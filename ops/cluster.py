@@ -45,8 +45,8 @@ _MEND: Final = (
 
 def used_by_cluster(kubeconfig: str) -> dict[Reference, str]:
     """Every reference in the cluster: first what pods have (RUNNING), then what only makes pods or
-    made them (REMEMBERED); by the first of the kubeconfig's API servers that answers (one per node). Raises
-    Refused unless every kind was listed whole."""
+    made them (REMEMBERED). The first of the kubeconfig's API servers that answers (there is one
+    per node) is asked. Raises Refused unless every kind was listed whole."""
     silent: list[str] = []
     for client in _clients(kubeconfig):
         with client:
