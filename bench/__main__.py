@@ -1,4 +1,4 @@
-"""`python -m bench [preview|growth|makespan]`: measures, and writes docs/benchmarks.md.
+"""`python -m bench [preview|growth|makespan|release]`: measures, and writes docs/benchmarks.md.
 
 Every figure is a ratio of two runs of one session on one machine, because seconds say more about
 the machine than about the program. What was measured is kept in docs/benchmarks.json, so that one
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench import release
 from bench.page import page
 from bench.vendor import write_project
 from rehearsal import serve
@@ -31,6 +32,7 @@ from rehearsal.timeline import critical_path, steps_of
 
 STACK = "rehearsal"
 SIZES = (10, 100, 1000, 5000)
+ROUNDS = 3  # of each scenario of `release`
 LATENCIES = (0.0, 0.5)  # seconds that each answer of the stand-ins takes longer
 KEPT = REPOSITORY / "docs" / "benchmarks.json"
 Figures = dict[str, Any]
@@ -40,6 +42,7 @@ def main() -> int:
     command = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     command.add_argument("part", nargs="?", choices=sorted(PARTS))
     command.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    command.add_argument("--rounds", type=int, default=ROUNDS)
     options = command.parse_args()
     kept: Figures = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     with tempfile.TemporaryDirectory(prefix="honeydue-bench-") as scratch:
@@ -162,6 +165,14 @@ def makespan(_scratch: Path, _options: argparse.Namespace) -> Figures:
     return found
 
 
+def release_(scratch: Path, options: argparse.Namespace) -> Figures:
+    """A change of the application, until its pods are ready: by `up`, and by hand."""
+    home = Home.current()
+    serve.reset(home)
+    _world(home)
+    return release.measure(home, scratch, options.rounds)
+
+
 def _world(home: Home) -> None:
     serve.ensure_serving(home)
     os.environ.update(serve.environment(home))
@@ -185,6 +196,7 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "preview": preview,
     "makespan": makespan,
     "growth": growth,
+    "release": release_,
 }
 
 if __name__ == "__main__":
