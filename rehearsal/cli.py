@@ -496,11 +496,17 @@ def turn_images_on(home: Home, console: Console, *, asked: bool) -> None:
 
 def serve_verb(options: argparse.Namespace, console: Console) -> int:
     home = Home.current()
+    failed: list[Exception] = []
 
-    def ready() -> None:
-        console.print("The stand-ins of Hetzner and Cloudflare answer on this machine.")
+    def tell() -> None:
         if options.images or images.is_on(home):
-            turn_images_on(home, console, asked=options.images)
+            try:
+                turn_images_on(home, console, asked=options.images)
+            except (serve.ServeError, ForgeError) as failure:
+                if serve.serving(home):  # else it was ended meanwhile, and that is no failure
+                    failed.append(failure)
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return
         with_images = images.is_on(home)
         found = serve.environment(home) | (images.environment(home) if with_images else {})
         console.print("With the Pulumi CLI, in another terminal:\n")
@@ -512,7 +518,14 @@ def serve_verb(options: argparse.Namespace, console: Console) -> int:
         console.print(f"  pulumi up -s rehearsal{file}", soft_wrap=True)
         console.print("\nCtrl-C ends them; their contents stay until `make reset`.")
 
+    def ready() -> None:
+        console.print("The stand-ins of Hetzner and Cloudflare answer on this machine.")
+        # Beside the main thread, which waits for Ctrl-C: a cold machine builds for minutes.
+        threading.Thread(target=tell, daemon=True).start()
+
     serve.serve(home, ready)
+    if failed:
+        raise failed[0]
     return 0
 
 

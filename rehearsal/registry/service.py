@@ -94,7 +94,7 @@ class Forge:
             # What is said of an earlier build is no news of this one.
             news = Progress.news().partition(" (once")[0]
             line = "Gitea, BuildKit and buildx are built from their sources, once"
-            return Status(status.phase, f"{line}: {news}" if news else "Gitea and BuildKit start")
+            return Status(status.phase, f"{line}: {news}" if news else "looking for the programs")
         if status.phase == READY:
             missing = [
                 name
