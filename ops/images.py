@@ -276,12 +276,16 @@ def families(fates: Mapping[Version, str]) -> list[tuple[Version, list[Version]]
     def alike(one: Version, other: Version) -> bool:
         return (fates[one] == GOES) == (fates[other] == GOES) and one is not other
 
-    inside = {part for head, found in parts.items() for part in found if alike(head, part)}
-    heads = [version for version in fates if version not in inside] or list(fates)
+    def newest_first(versions: Iterable[Version]) -> list[Version]:
+        found = sorted(versions, key=lambda v: (v.created, v.id), reverse=True)
+        return sorted(found, key=lambda v: order.get(v.image, len(order)))
+
     order = {image: place for place, image in enumerate(IMAGES)}
-    heads.sort(key=lambda v: (v.created, v.id), reverse=True)
-    heads.sort(key=lambda v: order.get(v.image, len(order)))
-    return [(head, _all_below(head, parts, alike)) for head in heads]
+    inside = {part for head, found in parts.items() for part in found if alike(head, part)}
+    rows = {head: _all_below(head, parts, alike) for head in newest_first(fates.keys() - inside)}
+    # Tags that name each other are in no row but their own.
+    lost = fates.keys() - rows.keys() - {part for found in rows.values() for part in found}
+    return [*rows.items(), *((version, []) for version in newest_first(lost))]
 
 
 def _all_below(

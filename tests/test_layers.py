@@ -49,6 +49,12 @@ def test_the_program_imports_only_what_requirements_txt_installs() -> None:
     assert wrong == []
 
 
+def test_ops_imports_only_what_requirements_ops_txt_installs() -> None:
+    allowed = {"ops", "honeydue", "typer", "rich", "httpx", "yaml", *sys.stdlib_module_names}
+    wrong = [(file, name) for file, name in imports("ops") if name.split(".")[0] not in allowed]
+    assert wrong == []
+
+
 def test_the_gate_needs_nothing_but_the_standard_library() -> None:
     tree = ast.parse((ROOT / "honeydue/k3s/gate.py").read_text())
     names = {

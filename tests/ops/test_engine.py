@@ -12,6 +12,7 @@ import pytest
 
 from ops.engine import Engine
 from ops.problems import Refused
+from rehearsal.cli import main as rehearsal_main
 from rehearsal.engine.errors import EngineError
 from rehearsal.engine.state import Backend
 from tests.ops.pulumi import Pulumi
@@ -208,3 +209,16 @@ def test_the_rehearsal_answers_like_pulumi(tmp_path: Path, monkeypatch: pytest.M
         assert list((tmp_path / "state/.pulumi/locks").rglob("*.json"))
     (tmp_path / "state").mkdir(exist_ok=True)
     assert list(rehearsal.history()) == []
+
+
+def test_the_rehearsal_shows_no_secret_without_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HONEYDUE_REHEARSAL_HOME", str(tmp_path))
+    token = Engine("rehearsal", "rehearsal").config()["registry"]["token"]
+    assert rehearsal_main(["config"]) == rehearsal_main(["config", "--json"]) == 0
+    shown = capsys.readouterr().out
+    assert "honeydue:registry" in shown
+    assert token not in shown
+    assert rehearsal_main(["config", "--json", "--show-secrets"]) == 0
+    assert token in capsys.readouterr().out

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
 
 from ops.cli import main
+from ops.images import GOES, families
+from ops.retention import Version, retain
 from rehearsal.clouds.faults import Fault
 from rehearsal.engine.state import Backend
+from tests.ops.registries import NOW, registries
 from tests.ops.world import Stock, World, world
 
 Ops = Callable[..., tuple[int, str]]
@@ -107,6 +111,18 @@ def test_the_list_for_programs_has_every_version(prod: World, ops: Ops) -> None:
         "bbbbbbb"
     ] == "running"
     assert found["freedBytesAtMost"] > 30_000
+
+
+@given(registries())
+@settings(max_examples=200, deadline=None)
+def test_every_version_is_in_some_row_that_has_its_fate(versions: list[Version]) -> None:
+    decided = retain(versions, {}, keep=1, now=NOW)
+    fates = {**decided.kept, **dict.fromkeys(decided.goes, GOES)}
+    shown: set[Version] = set()
+    for head, parts in families(fates):
+        assert {fates[part] == GOES for part in parts} <= {fates[head] == GOES}
+        shown |= {head, *parts}
+    assert shown == set(versions)
 
 
 # --- prune --------------------------------------------------------------------------------------
