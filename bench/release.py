@@ -242,7 +242,7 @@ def split_of(
     split = dict.fromkeys(PHASES, 0.0)
     for step in path:
         kind, _, name = step.urn.rpartition("::")[2].partition("-")
-        if kind == "images" and name in builds:
+        if kind == "images" and name in SERVICES:
             split["push"] += builds[name]["push"]
             split["cache"] += builds[name]["cache"]
             split["build"] += step.seconds - builds[name]["push"] - builds[name]["cache"]
