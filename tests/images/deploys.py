@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from honeydue.images.references import SERVICES, path_of
 from honeydue.images.registry import Login, Registry
 from rehearsal.display import Tree, closing
 from rehearsal.engine.deployment import Backend, Deployment, EngineError, Project, Result
-from rehearsal.engine.events import Event, ResourceProgress
+from rehearsal.engine.events import Event, ResourceDone, ResourceProgress
 from rehearsal.engine.secrets import open_crypter
 from rehearsal.engine.values import plain
 from rehearsal.home import REPOSITORY
@@ -148,22 +148,34 @@ class Stack:
     def engine(self) -> Deployment:
         return Deployment(Project.load(self.project), STACK, Backend(self.state))
 
-    def up(self, cancelled: threading.Event | None = None) -> Told:
-        return self._watched("up", cancelled)
+    def up(
+        self,
+        cancelled: threading.Event | None = None,
+        on_done: Callable[[str], None] = lambda _name: None,
+    ) -> Told:
+        """`on_done` is called with the name of each resource whose step ended well."""
+        return self._watched("up", cancelled, on_done)
 
     def preview(self) -> Told:
-        return self._watched("preview", None)
+        return self._watched("preview")
 
     def refresh(self) -> Told:
-        return self._watched("refresh", None)
+        return self._watched("refresh")
 
-    def _watched(self, verb: str, cancelled: threading.Event | None) -> Told:
+    def _watched(
+        self,
+        verb: str,
+        cancelled: threading.Event | None = None,
+        on_done: Callable[[str], None] = lambda _name: None,
+    ) -> Told:
         tree, lines = Tree(), list[str]()
 
         def take(event: Event) -> None:
             tree.take(event)
             if isinstance(event, ResourceProgress):
                 lines.append(event.line)
+            elif isinstance(event, ResourceDone):
+                on_done(event.urn.rsplit("::", 1)[-1])
 
         result: Result = getattr(self.engine, verb)(take, cancelled=cancelled)
         said = "\n".join(line.plain for line in closing(tree))
@@ -190,6 +202,7 @@ class Stack:
             name.removeprefix(prefix): plain(resource.inputs)["keepers"]["image"]
             for resource in resources
             if (name := resource.urn.rsplit("::", 1)[-1]).startswith(prefix)
+            and not resource.delete  # what a replacement left for later is not what runs
         }
 
     def digests(self) -> dict[str, str]:

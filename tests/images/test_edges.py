@@ -30,7 +30,7 @@ from honeydue.images import keys, signing
 from honeydue.images.references import SERVICES, path_of
 from honeydue.images.registry import Login, Registry
 from rehearsal.engine.errors import EngineError
-from rehearsal.home import REPOSITORY, Home
+from rehearsal.home import REPOSITORY, Home, cache_folder
 from rehearsal.registry import binaries, trivy_standin
 from rehearsal.registry.service import Forge, folder_of
 from tests.images.bad_days import (
@@ -87,7 +87,7 @@ def machine(forge: Forge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(folder / "home"),
             "DOCKER_CONFIG": str(folder / "docker"),
-            "HONEYDUE_REHEARSAL_CACHE": str(Path.home() / ".cache" / "honeydue-rehearsal"),
+            "HONEYDUE_REHEARSAL_CACHE": str(cache_folder()),
             "TRIVY_CACHE_DIR": str(folder / "trivy"),
             "TRIVY_DB_REPOSITORY": str(folder / "advisories.json"),
             "PYTHONPATH": str(REPOSITORY),
@@ -339,10 +339,24 @@ def test_when_the_push_of_one_image_fails_none_of_the_three_rolls(
 ) -> None:
     before = stack.running()
     tag = stack.commit_all("half a release")
-    # What a proxy before the registry says to a layer that is too large for it.
-    registry.on("*", "*/honeydue-worker/blobs/uploads/*", answers(413), times=None)
-    said = refused(stack.up())
+    others, proven = {"release-api-verified", "release-admin-verified"}, threading.Event()
+
+    def done(name: str) -> None:
+        others.discard(name)
+        if not others:
+            proven.set()
+
+    def refuses(conversation: Conversation) -> None:
+        """As a proxy before the registry does when a layer is too large for it; so late that the
+        two others would be running by then, if they were let."""
+        assert proven.wait(60)
+        time.sleep(1)
+        conversation.answer(413, b"")
+
+    registry.on("*", "*/honeydue-worker/blobs/uploads/*", refuses, times=None)
+    said = refused(stack.up(on_done=done))
     show(said)
+    assert proven.is_set()
     assert "images-worker  docker-build:Image" in said
     assert f"{registry.server}/admin/honeydue-worker:{tag}" in said
     assert "413" in said
@@ -505,7 +519,7 @@ def test_a_tag_that_was_pushed_by_hand_is_refused_by_name(
     assert stack.running() == before
 
 
-def test_a_tag_that_was_overwritten_after_it_was_signed_is_refused_and_both_digests_are_named(
+def test_a_tag_that_was_overwritten_after_it_w_is_refused_and_both_digests_are_named(
     stack: Stack, registry: BadDays, writer: Login, forge: Forge, tmp_path: Path
 ) -> None:
     tag = stack.commit(api__main="signed, then overwritten")
@@ -640,7 +654,7 @@ def test_a_whole_run_leaves_no_credential_on_disk_and_shows_none_in_a_process_li
     )
     while process.poll() is None:
         seen |= set(command_lines())
-        time.sleep(0.02)
+        time.sleep(0.05)  # the shortest of them lives for twice that
     said = process.communicate()[0]
     assert process.returncode == 0, said
     needles = [token, login, password, *private, *registry.credentials]
