@@ -19,10 +19,11 @@ CACHE_TAG: Final = "buildcache"  # BuildKit's layer cache, beside the images
 # As a deploy makes them: `237c6b8`, `237c6b8-dirty-0123456789ab`.
 _RELEASE: Final = re.compile(r"[0-9a-f]{7,40}(-dirty-[0-9a-f]{12})?")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
-# cosign's `.sig`, `.att` and `.sbom`, and without a suffix the OCI specification's fallback for
-# registries that have no referrers API: each belongs to the digest that it is named after.
+# cosign's `.sig`, `.att` and `.sbom`; our `.pin`, a second tag of a built image that outlives an
+# overwritten one (honeydue/images/gate.py); and without a suffix the OCI specification's fallback
+# for registries without a referrers API. Each belongs to the digest that it is named after.
 _ATTACHED: Final = re.compile(r"sha256-([0-9a-f]{64})(?:\.([a-z0-9._-]+))?")
-_KINDS: Final = {"sig": "signature", "att": "attestation", "sbom": "SBOM"}
+_KINDS: Final = {"sig": "signature", "att": "attestation", "sbom": "SBOM", "pin": "pin"}
 
 # A push is many requests: children before their index, an image before its signature. What is
 # younger than this may belong to one that is under way somewhere.

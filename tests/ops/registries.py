@@ -95,7 +95,7 @@ def _registry(rows: int, seed: int) -> list[Version]:
     return list(found.values())
 
 
-SUFFIXES = (".sig", ".att", ".sbom", "")
+SUFFIXES = (".sig", ".att", ".sbom", ".pin", "")
 
 
 def histories(versions: list[Version]) -> st.SearchStrategy[dict[Reference, str]]:

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 
 from ops.cli import main
-from ops.images import GOES, families
+from ops.images_table import GOES, families
 from ops.retention import Version, retain
 from rehearsal.clouds.faults import Fault
 from rehearsal.engine.state import Backend
-from tests.ops.registries import NOW, registries
+from tests.ops.registries import NOW, attached, registries
 from tests.ops.world import Stock, World, world
 
 Ops = Callable[..., tuple[int, str]]
@@ -88,6 +88,28 @@ def test_the_list_says_of_every_release_why_it_stays(prod: World, ops: Ops) -> N
         "",
         "3 of 17 versions go, which frees up to 30 kB",
     ]
+
+
+def test_what_runs_from_an_overwritten_tag_is_there_by_its_pin(prod: World, ops: Ops) -> None:
+    """As honeydue/images/gate.py pins it: a second tag, named after the digest."""
+    prod.shelf.age = 9
+    digest = prod.shelf.release("0000001")
+    pin = attached(digest, ".pin")
+    assert prod.shelf.push(pin, "honeydue-api 0000001") == digest
+    prod.shelf.age = 8
+    prod.shelf.push("0000001", "other bytes")
+    prod.shelf.age = 0
+    prod.cluster.runs(prod.reference(digest), "pods")
+    code, read = ops("list", "--keep", "1")
+    assert code == 0
+    assert lines(read)[-4:-2] == [
+        "0000001 … 8 d 71 kB goes",
+        "(pin) … 9 d 80 kB running attestation, signature",
+    ]
+    assert ops("prune", "--keep", "1", "--yes")[0] == 0
+    assert prod.shelf.pull(digest)
+    assert prod.shelf.tags() >= {pin, attached(digest)}
+    assert "0000001" not in prod.shelf.tags()
 
 
 def test_the_list_of_a_dead_cluster_says_that_nothing_is_known_to_go(prod: World, ops: Ops) -> None:

@@ -249,6 +249,16 @@ def test_a_referrer_by_subject_stays_with_its_image() -> None:
     assert decide([image, referrer]).kept[referrer] == "referrer of bbbbbbb"
 
 
+def test_a_pin_stays_as_long_as_its_digest_is_needed_and_no_longer() -> None:
+    """The tag was overwritten; what was deployed before is still there by its pin alone."""
+    old = digest("old bytes")
+    pin, new = version(attached(old, ".pin"), old), version("bbbbbbb", days=1)
+    assert decide([pin, new], {Reference("honeydue-api", old): "running"}).kept[pin] == "running"
+    assert decide([pin, new]).goes == (pin,)
+    released = version("aaaaaaa", old, days=0.5)
+    assert decide([pin, released]).goes == ()
+
+
 def test_a_signature_of_nothing_goes() -> None:
     assert decide([version(attached(digest("gone")))]).goes != ()
 
