@@ -96,8 +96,25 @@ def vouch(
         attestations.attest(registry, image.repository, image.digest, predicates, key)
     # Last: whoever finds the signature finds SBOM and report as well.
     with _timed("sign", say):
+        _pin(image, registry)
         new = signing.sign(registry, image.repository, image.digest, image.tag, key)
     say(f"{'signed' if new else 'was signed already'}: {image} as {image.tag}")
+
+
+def _pin(image: Image, registry: Registry) -> None:
+    """A second name for these bytes, which no later push takes from them.
+
+    Gitea forgets a digest as soon as the last tag that carries it is overwritten (seen at 1.26): a
+    build of the same commit that comes out different, and is then stopped by its scan, would leave
+    what runs without an image to pull. Named after its digest, it goes when `ops images prune` lets
+    the digest go.
+    """
+    name = f"{image.digest.replace(':', '-')}.pin"
+    if registry.digest(image.repository, name) != image.digest:
+        found = registry.manifest(image.repository, image.digest)
+        if found is None:
+            raise GateError(_not_there(image))
+        registry.push_manifest(image.repository, name, found.body, found.media_type)
 
 
 def verify(image: Image, registry: Registry, key: keys.PublicKey, say: Say) -> None:

@@ -58,7 +58,7 @@ def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-_NO_RELEASE: Final = re.compile(r"buildcache|sha256-[0-9a-f]{64}(\.(sig|att|sbom))?")
+_NO_RELEASE: Final = re.compile(r"buildcache|sha256-[0-9a-f]{64}(\.(sig|att|sbom|pin))?")
 
 
 def nearest(tag: str, tags: Iterable[str], n: int = 3) -> list[str]:

@@ -120,7 +120,7 @@ def test_a_clean_image_is_scanned_attested_and_signed_and_then_verifies(b: Bench
     vouched = b.run("vouch")
     assert (vouched.code, vouched.out) == (0, b.digest)
     assert b.scanned == [b.image]
-    assert b.beside() == {"sig", "att"}
+    assert b.beside() == {"sig", "att", "pin"}
     assert b.run("verify") == Said(0, b.digest, b.run("verify").err)
     with Registry(b.content.server, Login(USERNAME, TOKEN)) as registry:
         found = attestations.read(registry, REPOSITORY, b.digest, key().public_key())
@@ -422,3 +422,12 @@ def test_a_python_without_the_packages_is_told_in_one_line(b: Bench, tmp_path: P
         r"'make setup'\n",
         done.stderr,
     )
+
+
+def test_what_was_vouched_for_outlives_its_tag(b: Bench) -> None:
+    """A build of the same commit that comes out different takes the tag; Gitea would then forget
+    the digest that runs."""
+    assert b.run("vouch").code == 0
+    pin = b.digest.replace(":", "-") + ".pin"
+    with Registry(b.content.server, Login(USERNAME, TOKEN)) as registry:
+        assert registry.digest(REPOSITORY, pin) == b.digest

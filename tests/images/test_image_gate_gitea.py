@@ -69,6 +69,11 @@ def test_gitea_keeps_signature_and_attestations_and_cosign_finds_them(
         beside = {signing.beside(digest, "sig"), signing.beside(digest, "att")}
         assert beside < set(registry.tags(SERVICE))
 
+    other = push_tiny(forge, tmp_path / "other", "honeydue-vouched:237c6b8", "other bytes")
+    with Registry(forge.server, Login("admin", forge.tokens.read)) as registry:
+        assert registry.digest(SERVICE, "237c6b8") == other != digest
+        assert registry.manifest(SERVICE, digest) is not None, "pinned: it runs, it must be pulled"
+
     (tmp_path / "cosign.pub").write_text(keys.public_pem(key()))
     for words in (["verify", "-a", "tag=237c6b8"], ["verify-attestation", "--type", "cyclonedx"]):
         judged = subprocess.run(
