@@ -172,6 +172,7 @@ class Conversation(BaseHTTPRequestHandler):
     """One client's connection, and the request that it is at."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and body in one packet: two of them wait 40 ms for each other
     server: _Server
 
     @property

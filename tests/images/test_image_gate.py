@@ -236,6 +236,28 @@ def test_a_tag_that_was_overwritten_is_refused_with_both_digests(b: Bench) -> No
     assert b.beside() == set()
 
 
+def test_a_tag_that_was_overwritten_after_it_was_signed_is_refused_with_what_was_signed(
+    b: Bench,
+) -> None:
+    b.run("vouch")
+    other = b.content.put(REPOSITORY, TAG, b'{"layers": []}')
+    error = stops(b, "verify", f"@{other} (tag {TAG}) is not signed", HONEYDUE_DIGEST=other)
+    assert f"Our key signed {TAG} as {b.digest}: somebody has overwritten the tag since" in error
+    assert "pulumi refresh -s prod, pulumi up -s prod" in error
+
+
+def test_what_another_key_signed_or_ours_as_another_tag_is_not_what_was_overwritten(
+    b: Bench,
+) -> None:
+    b.content.put(REPOSITORY, "0000000", b.content.manifests[REPOSITORY, TAG][1])
+    assert b.run("vouch", HONEYDUE_TAG="0000000").code == 0
+    with Registry(b.content.server, Login(USERNAME, TOKEN)) as registry:
+        signing.sign(registry, REPOSITORY, b.digest, TAG, another_key())
+    other = b.content.put(REPOSITORY, TAG, b'{"layers": []}')
+    error = stops(b, "verify", "is not signed", HONEYDUE_DIGEST=other)
+    assert "overwritten" not in error
+
+
 def test_a_tag_that_is_overwritten_while_the_scan_runs_is_refused_too(b: Bench) -> None:
     b.while_scanning = lambda: b.content.put(REPOSITORY, TAG, b'{"layers": []}')
     stops(b, "vouch", f"not at {b.digest}")

@@ -608,6 +608,26 @@ PUSH = "ERROR: failed to build: failed to solve: failed to push gitea.treytartt.
             "see its log and its disk",
         ),
         (
+            f"{PUSH}unexpected status from POST request to https://gitea.treytartt.com/v2/admin/x/"
+            "blobs/uploads/: 507 Insufficient Storage",
+            "the registry gitea.treytartt.com has no room left: it answers 507",
+            "python -m ops images prune",
+        ),
+        (
+            f"{PUSH}unexpected status from PUT request to https://gitea.treytartt.com/v2/admin/x/"
+            "blobs/uploads/1?digest=2: 413 Request Entity Too Large",
+            "the registry gitea.treytartt.com, or a proxy before it, takes no layer of this size",
+            "client_max_body_size",
+        ),
+        (
+            "0.2 error: unexpected status from PUT request: 500 Internal Server Error\n"
+            "0.2 retrying in 1s\n"
+            f"{PUSH}unexpected status from PUT request to https://gitea.treytartt.com/v2/admin/x/"
+            "manifests/1: 500 Internal Server Error",
+            "the registry gitea.treytartt.com answers 500 Internal Server Error",
+            "see its log and its disk",
+        ),
+        (
             f'{PUSH}failed to do request: Head "https://gitea.treytartt.com/v2/": dial tcp '
             "127.0.0.1:1: connect: connection refused",
             "the registry gitea.treytartt.com does not answer",
@@ -627,6 +647,7 @@ def test_a_known_failure_is_told_with_its_cause_and_what_mends_it(  # noqa: PLR0
     assert second.startswith("  mend: ")
     assert mend in second
     assert says.splitlines()[-1] in said
+    assert "retrying" not in said
 
 
 def test_another_failure_is_told_by_the_failed_steps_own_words(
