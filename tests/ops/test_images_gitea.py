@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from io import StringIO
@@ -14,7 +13,6 @@ import pytest
 from rich.console import Console
 
 from honeydue.images.registry import Login, Registry
-from ops.engine import Engine
 from ops.images import prune
 from ops.packages import Packages
 from ops.problems import Refused
@@ -23,18 +21,10 @@ from rehearsal.home import Home
 from rehearsal.registry import binaries
 from rehearsal.registry.gitea import Gitea, Tokens
 from tests.ops.registries import attached
-from tests.ops.world import Shelf
+from tests.ops.world import Alone, Shelf
 from tests.registry.forge import WITHOUT, free_port
 
 pytestmark = pytest.mark.images
-
-
-class Alone(Engine):
-    """A stack that nobody else works on."""
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        yield
 
 
 @pytest.fixture(scope="module")

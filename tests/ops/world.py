@@ -23,6 +23,7 @@ from honeydue.images.registry import (
     Registry,
     digest_of,
 )
+from ops.engine import Engine
 from rehearsal.clouds.http import Listener
 from rehearsal.clouds.registry import Gitea
 from tests.ops.pulumi import Pulumi
@@ -32,6 +33,14 @@ from tests.providers.api_server import credentials
 DAY = 24 * 3600.0
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+class Alone(Engine):
+    """A stack that nobody else works on."""
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        yield
 
 
 @dataclass
