@@ -25,7 +25,6 @@ addresses = Addresses("addresses", kept, made).nodes
 edge = Edge("edge", EdgeArgs(settings=s, addresses=addresses), made)
 release = Release("release", ReleaseArgs(settings=s, plan=planned), made)
 nodes = Nodes("nodes", NodesArgs(settings=s, addresses=addresses, pki=pki, cidrs=cidrs), made)
-
 up = ClusterReadyArgs(access=nodes.access, server_ids=nodes.server_ids)
 ready = ClusterReady("cluster", up, made)
 kubernetes = provider.connect("kubernetes", ready.kubeconfig, s.cluster_identifier, ready.gate)
@@ -37,4 +36,5 @@ pulumi.export("nodes", {n.name: {"ipv4": n.ipv4, "ipv6": n.ipv6} for n in addres
 pulumi.export("kubeconfig", ready.kubeconfig)
 pulumi.export("urls", edge.urls)
 pulumi.export("images", release.references)
+pulumi.export("release", release.names)
 pulumi.export("snapshots", s.snapshots_location)

@@ -414,12 +414,19 @@ def mail_address(value: str) -> None:
 
 
 def image(value: str) -> None:
-    """A git short SHA (as `git describe --always --dirty` may extend it), or a digest."""
+    """A git short SHA (as `git describe --always --dirty` may extend it), a digest, or
+    `<tag>@<digest>`, as the stack's output `release` has it."""
     if value == "latest" or value.endswith(":latest"):
         raise Wrong("must not be latest: a rollback could not name what ran before")
     plain(value)
     if "/" in value:
         raise Wrong("must be the tag or digest alone; the registry is another setting")
+    tag, at, digest = value.partition("@")
+    if at and not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise Wrong("has no digest behind @: sha256: and 64 hexadecimal digits")
+    value = tag if at else value
+    if at and not tag:
+        raise Wrong("has no tag before @: write the digest alone")
     if value.startswith("sha256:"):
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", value):
             raise Wrong("is a digest of the wrong length: sha256: and 64 hexadecimal digits")

@@ -59,7 +59,7 @@ def plan(s: Settings) -> Plan:
             problems = [Problem("honeydue:app.path", error.wrong, error.mend), *_wrong_here(s)]
     elif s.images is not None:  # the settings see to it
         digests, problems = _digests(s, s.images)
-        tags = {service: _tag(getattr(s.images, service)) for service in SERVICES}
+        tags = {service: _split(getattr(s.images, service))[0] for service in SERVICES}
         found = Prebuilt(digests=digests, tags=tags)
     if problems or found is None:
         raise pulumi.RunError(str(SettingsError(s.stack, problems)))
@@ -129,9 +129,9 @@ def _builder_file(name: str) -> Path:
 
 
 def _digests(s: Settings, images: Images) -> tuple[dict[str, str], list[Problem]]:
-    wanted: dict[str, str] = {service: getattr(images, service) for service in SERVICES}
-    digests = {service: value for service, value in wanted.items() if _tag(value) == ""}
-    if len(digests) == len(wanted):
+    named = {service: _split(getattr(images, service)) for service in SERVICES}
+    digests = {service: digest for service, (_, digest) in named.items() if digest}
+    if len(digests) == len(named):
         return digests, []  # nothing to ask: a registry that is down is no reason to stop
     # Not before it is needed: the client costs a preview 0.1 s.
     from honeydue.images.registry import Login, Registry, RegistryError, nearest  # noqa: PLC0415
@@ -140,7 +140,7 @@ def _digests(s: Settings, images: Images) -> tuple[dict[str, str], list[Problem]
     login = Login(s.registry.username, s.registry.token.get_secret_value())
     try:
         with Registry(s.registry.server, login) as registry:
-            for service, tag in wanted.items():
+            for service, (tag, _) in named.items():
                 if service in digests:
                     continue
                 repository = path_of(s.registry.namespace, service)
@@ -165,12 +165,14 @@ def _digests(s: Settings, images: Images) -> tuple[dict[str, str], list[Problem]
             Problem(
                 "honeydue:registry",
                 f"{error.why}; the images' digests cannot be looked up",
-                f"{error.mend}; or name digests, for which nobody is asked (what ran last: "
-                f"pulumi stack output images -s {s.stack})",
+                f"{error.mend}; or name what runs with its digest, for which nobody is asked: "
+                f"pulumi stack output release -s {s.stack}",
             )
         )
     return digests, problems
 
 
-def _tag(value: str) -> str:
-    return "" if value.startswith("sha256:") else value
+def _split(value: str) -> tuple[str, str]:
+    """(tag, digest), either of which may be empty: `237c6b8`, `sha256:…`, `237c6b8@sha256:…`."""
+    tag, _, digest = value.rpartition("@") if "@" in value else (value, "", "")
+    return ("", tag) if tag.startswith("sha256:") else (tag, digest)

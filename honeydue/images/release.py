@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,6 +31,7 @@ class Running:
     reference: pulumi.Input[str]
     """`<server>/<namespace>/honeydue-api@sha256:…`. The tag is not part of it: another commit with
     the same bytes must not roll a pod."""
+    digest: pulumi.Input[str]
     tag: str
     """The tag that the image was pushed under; empty when the settings name a digest alone."""
 
@@ -58,15 +58,20 @@ class Release(pulumi.ComponentResource):
                 self._built(name, plan, child)
             case Prebuilt() as plan:
                 self._prebuilt(name, plan, child)
-        self.register_outputs({"images": self.references, "tags": self.tags})
+        self.register_outputs({"images": self.references, "release": self.names})
+
+    @property
+    def names(self) -> dict[str, pulumi.Output[str]]:
+        """Service → `237c6b8@sha256:…`, which `honeydue:images` takes as it is: a registry that is
+        down need not be asked."""
+        return {
+            service: pulumi.Output.concat(f"{running.tag}@" if running.tag else "", running.digest)
+            for service, running in self.images.items()
+        }
 
     @property
     def references(self) -> dict[str, pulumi.Input[str]]:
         return {service: running.reference for service, running in self.images.items()}
-
-    @property
-    def tags(self) -> dict[str, str]:
-        return {service: running.tag for service, running in self.images.items()}
 
     def _built(self, name: str, plan: Build, child: pulumi.ResourceOptions) -> None:
         # Their provider looks for Docker, and importing both costs a preview half a second.
@@ -95,18 +100,23 @@ class Release(pulumi.ComponentResource):
                 opts=child,
             )
             verified = self._verified(name, service, vouched.stdout, plan.tag, child)
-            # What verification printed, not what the build said: nothing else is ever run.
+            # What verification printed, not what the build said: nothing else is ever run, also not
+            # under `--target`, which leaves out what a resource depends on.
             images[service] = self._running(service, verified.stdout.apply(_digest), plan.tag)
             proven.append(verified)
         self.images, self.proven = images, proven
 
     def _prebuilt(self, name: str, plan: Prebuilt, child: pulumi.ResourceOptions) -> None:
-        images, proven = {}, []
+        images: dict[str, Running] = {}
+        proven: list[pulumi.Resource] = []
         for service in SERVICES:
             digest, tag = plan.digests[service], plan.tags[service]
-            images[service] = self._running(service, digest, tag)
+            printed: pulumi.Input[str] = digest
             if self._settings.signing is not None:
-                proven.append(self._verified(name, service, digest, tag, child))
+                verified = self._verified(name, service, digest, tag, child)
+                printed = verified.stdout.apply(_digest)
+                proven.append(verified)
+            images[service] = self._running(service, printed, tag)
         if self._settings.signing is None:
             pulumi.log.warn(
                 "images run unverified: honeydue:signing.publicKey is not set, so a changed or "
@@ -116,7 +126,8 @@ class Release(pulumi.ComponentResource):
         self.images, self.proven = images, proven
 
     def _running(self, service: str, digest: pulumi.Input[str], tag: str) -> Running:
-        return Running(reference=pulumi.Output.concat(self._image(service), "@", digest), tag=tag)
+        reference = pulumi.Output.concat(self._image(service), "@", digest)
+        return Running(reference=reference, digest=digest, tag=tag)
 
     def _image(self, service: str) -> str:
         registry = self._settings.registry
@@ -149,40 +160,37 @@ class Release(pulumi.ComponentResource):
     ) -> command.local.Command:
         """`python -m honeydue.images.gate <verb>`; prints the digest and nothing else.
 
-        What it is asked stands in the command itself, for all to read; the environment holds
-        secrets alone. So nothing that is ignored below can lead to an old question being asked.
+        Asked once for each question: another digest, tag, key, registry or threshold is a
+        replacement, which takes every value anew. A rotated token is no question: an image that was
+        proven stays proven, also when a new vulnerability has become known, or a rollback at night
+        could be refused.
         """
         s = self._settings
         assert s.signing is not None
-        key = _fingerprint(s.signing)
-        asked = {
-            "HONEYDUE_IMAGE": self._image(service),
-            "HONEYDUE_TAG": tag,
-            "HONEYDUE_STACK": s.stack,
-            "REGISTRY_USERNAME": s.registry.username,
-            "COSIGN_PUBLIC_KEY": s.signing.public_key,
-            **(more or {}),
-        }
-        exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in asked.items())
+        secret = {"REGISTRY_TOKEN": _secret(s.registry.token), **(secrets or {})}
         return command.local.Command(
             name,
-            create=pulumi.Output.concat(
-                f"{exports}export HONEYDUE_DIGEST=",
-                digest,
-                "\n",
-                python.script("honeydue.images.gate", verb, called="the images' gate"),
-            ),
-            environment={"REGISTRY_TOKEN": _secret(s.registry.token), **(secrets or {})},
-            triggers=[digest, tag, key, *triggers],
+            create=python.script("honeydue.images.gate", verb, called="the images' gate"),
+            environment={
+                "HONEYDUE_IMAGE": self._image(service),
+                "HONEYDUE_DIGEST": digest,
+                "HONEYDUE_TAG": tag,
+                "HONEYDUE_STACK": s.stack,
+                "REGISTRY_USERNAME": s.registry.username,
+                "COSIGN_PUBLIC_KEY": s.signing.public_key,
+                **(more or {}),
+                **secret,
+            },
+            triggers=[digest, tag, _fingerprint(s.signing), *triggers],
             opts=pulumi.ResourceOptions.merge(
                 opts,
                 pulumi.ResourceOptions(
-                    # The triggers say when to ask again. A rotated token must not: an image that
-                    # was proven stays proven, also when a new vulnerability has become known, or
-                    # a rollback at night could be refused. (A replacement takes the new values.)
-                    ignore_changes=["environment"],
+                    ignore_changes=[f"environment.{key}" for key in secret],
+                    # An update would run with the ignored, old token, and send it to a new
+                    # registry; a replacement runs with the new one.
+                    replace_on_changes=["create", "environment"],
                     # The gate prints no secret; should it ever, the state must hold none in clear.
-                    # The plugin's outputs repeat the environment.
+                    # The plugin's outputs repeat the environment, where some values are secret.
                     additional_secret_outputs=["stderr", "environment"],
                 ),
             ),

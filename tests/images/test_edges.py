@@ -532,7 +532,8 @@ def test_a_tag_that_was_overwritten_after_it_w_is_refused_and_both_digests_are_n
     assert f"{registry.server}/{API}@{digest} (tag {tag}) is not signed" in said
     assert f"Our key signed {tag} as {stack.digests()['api']}" in said
     assert stack.running() == before
-    # Gitea forgets a digest with its last tag; the pin keeps it. The same commit brings the tag back.
+    # Gitea forgets a digest with its last tag; the pin keeps it. The same commit brings the tag
+    # back.
     with Registry(registry.server, writer) as client:
         assert client.manifest(API, stack.digests()["api"]) is not None
     stack.set("image", "build", to=True)

@@ -167,6 +167,13 @@ def test_digests_are_taken_as_they_are_and_nobody_is_asked(monkeypatch: pytest.M
     assert answers.asked == []
 
 
+def test_a_tag_with_its_digest_is_taken_as_it_is_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = Answers({})
+    found = prebuilt(monkeypatch, answers, api=f"237c6b8@{DIGEST}")
+    assert (found.tags["api"], found.digests["api"]) == ("237c6b8", DIGEST)
+    assert answers.asked == []
+
+
 def test_a_tag_becomes_the_digest_that_the_registry_says(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = Answers({"237c6b8": DIGEST})
     found = prebuilt(monkeypatch, answers, api="237c6b8")
@@ -198,7 +205,7 @@ def test_a_registry_that_is_down_is_told_with_the_way_around_it(
         prebuilt(monkeypatch, down, api="237c6b8")
     told = str(caught.value)
     assert "connection refused" in told
-    assert "pulumi stack output images -s prod" in told
+    assert "pulumi stack output release -s prod" in told
     assert "sample-registry-token" not in told
 
 

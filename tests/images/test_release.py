@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -45,9 +44,9 @@ def made(resource: Recorded) -> Properties:
 
 
 def asked(gate: Recorded) -> dict[str, str]:
-    """What a shell would export before it runs the gate."""
-    words = shlex.split(gate.inputs["create"].partition("for python in")[0])
-    return dict(word.split("=", 1) for word in words if word != "export")
+    """What the gate is told."""
+    environment: dict[str, str] = gate.inputs["environment"]
+    return environment
 
 
 @cache
@@ -66,7 +65,7 @@ def declared(
             pulumi.ResourceOptions(providers=vendors.all),
         )
         pulumi.export("images", release.references)
-        pulumi.export("tags", release.tags)
+        pulumi.export("release", release.names)
 
     return record(program, outputs=made, preview=preview)
 
@@ -161,7 +160,7 @@ def test_what_is_built_is_vouched_for_then_verified_then_run(service: str) -> No
     assert recording.exports["images"][service] == (
         f"gitea.treytartt.com/admin/honeydue-{service}@{DIGESTS[service]}"
     )
-    assert recording.exports["tags"][service] == "237c6b8"
+    assert recording.exports["release"][service] == f"237c6b8@{DIGESTS[service]}"
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -170,17 +169,20 @@ def test_only_who_signs_is_given_the_private_key(service: str) -> None:
     assert not {"COSIGN_PRIVATE_KEY", "COSIGN_PASSWORD"} & environment.keys()
 
 
-def test_the_environment_of_a_gate_holds_secrets_and_nothing_else() -> None:
-    """It is ignored when it changes: a question in it could be asked in an old form."""
-    for gate in declared().all("command:local:Command"):
-        for key in gate.inputs["environment"]:
-            assert f"environment.{key}" in gate.secrets, (gate.name, key)
-
-
 def test_a_rotated_token_asks_for_nothing_anew() -> None:
     for gate in declared().all("command:local:Command"):
-        assert gate.ignore_changes == ("environment",)
+        secret = {path for path in gate.secrets if path.startswith("environment.")}
+        assert "environment.REGISTRY_TOKEN" in secret
+        assert set(gate.ignore_changes) == secret, (
+            "what is ignored is secret, what is secret ignored"
+        )
         assert TOKEN not in repr(gate.inputs["triggers"])
+
+
+def test_every_other_change_of_a_gate_is_a_replacement() -> None:
+    """An update would run with the ignored, old token, and send it to a new registry."""
+    for gate in declared().all("command:local:Command"):
+        assert {"create", "environment"} <= {*gate.replace_on_changes}
 
 
 def test_no_gate_has_a_secret_on_its_command_line() -> None:
@@ -195,11 +197,34 @@ def test_in_a_preview_of_a_build_the_digests_are_unknown_and_never_empty() -> No
     assert not [v for v in images.values() if isinstance(v, str) and v.endswith("@")]
 
 
-def test_prebuilt_images_are_known_in_the_preview() -> None:
+def test_prebuilt_images_without_a_key_are_known_in_the_preview() -> None:
     assert declared("prebuilt", (), preview=True).exports["images"] == {
         service: f"gitea.treytartt.com/admin/honeydue-{service}@{DIGESTS[service]}"
         for service in SERVICES
     }
+
+
+def test_nothing_runs_but_what_a_verification_printed() -> None:
+    """`--target` leaves out what a resource depends on; it cannot leave out a value."""
+    for recording in (
+        declared(),
+        declared("prebuilt", (sample.config("signing", {"publicKey": PUBLIC}),)),
+    ):
+        for service in SERVICES:
+            verified = recording.named(f"release-{service}-verified")
+            printed = verified.outputs["stdout"]
+            assert recording.exports["images"][service].endswith(f"@{printed}")
+
+
+def test_what_is_named_with_its_digest_asks_the_same_question_as_what_was_built() -> None:
+    """So going on without a build, while the registry is down, asks nobody."""
+    built = declared()
+    plan = Prebuilt(digests=DIGESTS, tags=dict.fromkeys(SERVICES, "237c6b8"))
+    PLANS["as built"] = plan
+    prebuilt = declared("as built", (sample.config("signing", {"publicKey": PUBLIC}),))
+    for service in SERVICES:
+        name = f"release-{service}-verified"
+        assert prebuilt.named(name).inputs == built.named(name).inputs
 
 
 def test_prebuilt_images_are_verified_where_there_is_a_key_and_scanned_never() -> None:

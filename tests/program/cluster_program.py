@@ -154,7 +154,10 @@ def declared(
             "workloads",
             WorkloadsArgs(
                 namespace=namespace,
-                images={k: Running(reference=v, tag=tag) for k, v in IMAGES.items()},
+                images={
+                    k: Running(reference=v, digest=v.partition("@")[2], tag=tag)
+                    for k, v in IMAGES.items()
+                },
                 configuration=configuration,
                 after=(policies, server),
             ),

@@ -75,7 +75,9 @@ def test_a_first_preview_needs_nothing_that_only_up_can_know(
 
 def test_the_outputs_are_what_an_operator_looks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     recording = run(monkeypatch)
-    assert sorted(recording.exports) == ["images", "kubeconfig", "nodes", "snapshots", "urls"]
+    assert sorted(recording.exports) == [
+        *("images", "kubeconfig", "nodes", "release", "snapshots", "urls")
+    ]
     assert recording.secret_exports == {"kubeconfig"}
     assert recording.exports["snapshots"] == (
         "s3://honeydue-etcd/honeydue at s3.us-west-004.backblazeb2.com"
