@@ -4,8 +4,8 @@ An image tagged 237c6b8 must hold what commit 237c6b8 holds, and the same commit
 bytes on every machine. So BuildKit never sees the checkout itself, where ignored files lie (a .env
 with passwords), .git changes with every fetch, and each file's time says when it was cloned:
 
-    stage()   copies what git tracks to .build/<commit>, each file with the time of the last commit
-              that touched it
+    stage()   writes what the commit holds to .build/<commit>, each file with the time at which a
+              commit first gave it that content
 
 A folder per commit also means that a preview of another commit never changes what an `up` that runs
 at the same time is building.
@@ -21,6 +21,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,13 +46,16 @@ class Checkout:
     path: Path
     tag: str
     """`237c6b8`, or `237c6b8-dirty-<12 hex digits of what is not committed>`."""
+    tree: str
+    """git's name of what the commit holds below `path`; empty: dirty, so the files count."""
     times: Mapping[str, int]
-    """File, relative to `path` → time of the last commit that touched it, seconds since 1970.
-    Every tracked file; of a dirty checkout also those that are neither tracked nor ignored."""
+    """File, relative to `path` → when a commit first gave it the content that it has, in seconds
+    since 1970. Every tracked file; of a dirty checkout also what is neither tracked nor ignored."""
 
     def time(self, files: Collection[str]) -> int:
-        """When the newest of `files` changed (all, when there is none to choose from): what
-        SOURCE_DATE_EPOCH should be for an image that is made from them."""
+        """When the newest of `files` came to be (of all, when there is none to choose from): what
+        SOURCE_DATE_EPOCH should be for an image that is made from them. A content that comes back
+        (a revert) has its old time, so that the image is the old one too."""
         return max((self.times[file] for file in files), default=max(self.times.values()))
 
 
@@ -65,6 +69,12 @@ def read(path: Path, *, allow_dirty: bool) -> Checkout:
         raise CheckoutError("git is not installed, and it names what is built", "install git")
     if _git(path, "rev-parse", "--is-inside-work-tree", check=False).strip() != "true":
         raise CheckoutError(f"{path} is no git checkout", f"git clone <the application> {path}")
+    if _git(path, "rev-parse", "--is-shallow-repository").strip() == "true":
+        raise CheckoutError(
+            f"{path} is a shallow clone: without the history nothing says how old a file is, and "
+            "the same commit would give other images than elsewhere",
+            f"git -C {path} fetch --unshallow",
+        )
     sha = _git(path, "rev-parse", "--verify", "--quiet", "--short", "HEAD", check=False).strip()
     if not sha:
         raise CheckoutError(f"{path} has no commit yet", f"git -C {path} commit")
@@ -83,41 +93,71 @@ def read(path: Path, *, allow_dirty: bool) -> Checkout:
     files = _files(path, dirty=bool(changed))
     if not files:
         raise CheckoutError(f"{path} tracks no file at commit {sha}", f"git -C {path} add")
-    times = _times(path, files)
-    tag = f"{sha}-dirty-{_content(path, files)[:12]}" if changed else sha
-    return Checkout(path, tag, times)
+    times = _times(path, files, changed=changed)
+    if changed:
+        return Checkout(path, f"{sha}-dirty-{_content(path, files)[:12]}", "", times)
+    return Checkout(path, sha, _git(path, "rev-parse", "HEAD:./").strip(), times)
 
 
 def stage(checkout: Checkout, into: Path) -> Path:
     """The folder to build from: `<into>/<tag>`. Made once, then left alone.
 
     Two runs may make it at once: each works under a name of its own, and the first to finish wins.
+    Raises CheckoutError, also when there is no room.
     """
     folder = into / checkout.tag
-    into.mkdir(parents=True, exist_ok=True)
-    _sweep(into, keep=folder)
-    if not folder.is_dir():
-        work = Path(tempfile.mkdtemp(prefix=f".{checkout.tag}-", dir=into))
-        for name in sorted(checkout.times):
-            _copy(checkout.path / name, work / name, checkout.times[name])
-        _settle(work)
-        try:
-            work.rename(folder)
-        except OSError:  # the other run was faster
-            shutil.rmtree(work)
-    os.utime(folder)
+    work: Path | None = None
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        _sweep(into, keep=folder)
+        if not folder.is_dir():
+            work = Path(tempfile.mkdtemp(prefix=f".{checkout.tag}-", dir=into))
+            _fill(work, checkout)
+            with suppress(OSError):  # the other run was faster
+                work.rename(folder)
+        os.utime(folder)
+    except OSError as error:
+        raise CheckoutError(
+            f"{checkout.path} cannot be copied to {into}: {error.strerror or error}",
+            f"free some space, or make it writable: {into}",
+        ) from None
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
-def _copy(source: Path, target: Path, seconds: int) -> None:
+def _fill(work: Path, checkout: Checkout) -> None:
+    if checkout.tree:
+        # From git itself, not from the files: these may differ in ways that `status` does not tell
+        # (assume-unchanged, line ends of this machine), or be edited at this moment.
+        index = {"GIT_INDEX_FILE": str(work / ".index")}
+        _git(checkout.path, "read-tree", checkout.tree, environment=index)
+        git = _git(checkout.path, "rev-parse", "--absolute-git-dir").strip()
+        place = ("--git-dir", git, "--work-tree", str(work.resolve()))
+        plain = ("-c", "core.autocrlf=false", "-c", "core.eol=lf")
+        out = ("checkout-index", "--all", "--force")
+        _git(work, *place, *plain, *out, environment={"GIT_INDEX_FILE": ".index"})
+        (work / ".index").unlink()
+    for name, seconds in sorted(checkout.times.items()):
+        target = work / name
+        if not (target.is_file() or target.is_symlink()):  # dirty, or a submodule's
+            _copy(checkout.path / name, target)
+        if not target.is_symlink() and target.is_file():
+            # git knows of a mode's bits only the executable one; the rest is each machine's umask.
+            target.chmod(0o755 if target.stat().st_mode & stat.S_IXUSR else 0o644)
+        os.utime(target, (seconds, seconds), follow_symlinks=False)
+    _settle(work)
+    os.utime(work)  # or another run's sweep would take it for an old one
+
+
+def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_symlink():
         target.symlink_to(os.readlink(source))
-    elif source.is_file():
+    else:
         shutil.copyfile(source, target)
-        # git knows of a mode's bits only the executable one; the rest is each machine's umask.
-        target.chmod(0o755 if source.stat().st_mode & stat.S_IXUSR else 0o644)
-    os.utime(target, (seconds, seconds), follow_symlinks=False)
+        shutil.copymode(source, target)
 
 
 def _settle(folder: Path) -> float:
@@ -134,8 +174,12 @@ def _settle(folder: Path) -> float:
 
 def _sweep(into: Path, keep: Path) -> None:
     for entry in into.iterdir():
-        if entry != keep and time.time() - entry.stat().st_mtime > KEPT_SECONDS:
-            shutil.rmtree(entry, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another run sweeps as well
+            # A copy under way is dated back while it is made; when it was begun nobody changes.
+            seen = entry.stat()
+            age = time.time() - (seen.st_ctime if entry.name.startswith(".") else seen.st_mtime)
+            if entry != keep and age > KEPT_SECONDS:
+                shutil.rmtree(entry, ignore_errors=True)
 
 
 def _files(path: Path, *, dirty: bool) -> list[str]:
@@ -152,24 +196,31 @@ def _files(path: Path, *, dirty: bool) -> list[str]:
     )
 
 
-def _times(path: Path, files: Collection[str]) -> dict[str, int]:
-    """One walk over the history, newest first: the first commit that names a file touched it last.
+def _times(path: Path, files: Collection[str], changed: Collection[str]) -> dict[str, int]:
+    """One walk over the history: the oldest commit that gave a file the content it has now.
 
-    What no commit names (a conflict's resolution in a merge, a submodule's file, an uncommitted
-    one) has the time of the commit that is checked out.
+    What no commit names (a submodule's file, one that is not committed) has the time of the commit
+    that is checked out.
     """
-    wanted = set(files)
+    blobs = {}
+    for line in _git(path, "ls-files", "--stage", "-z").split("\0"):
+        about, _, name = line.partition("\t")
+        if name and name not in changed:
+            blobs[name] = about.split()[1]
     times: dict[str, int] = {}
-    log = _git(
-        path, "log", "--format=%x01%ct", "--name-only", "-z", "--relative", "HEAD", "--", "."
-    )
+    # Each merge against each of its parents, or a conflict's resolution would have no time.
+    what = ("--format=%x01%ct", "--raw", "-z", "--no-abbrev", "--no-renames", "-m", "--relative")
+    log = _git(path, "log", *what, "HEAD", "--", ".")
     seconds = head = int(_git(path, "log", "-1", "--format=%ct", "HEAD"))
+    blob = ""
     for part in log.split("\0"):
-        for word in part.strip("\n").split("\n"):
-            if word.startswith("\x01"):
-                seconds = int(word[1:])
-            elif word in wanted and word not in times:
-                times[word] = seconds
+        word = part.strip("\n")
+        if word.startswith("\x01"):
+            seconds = int(word[1:])
+        elif word.startswith(":"):
+            blob = word.split(" ")[3]
+        elif word and blobs.get(word) == blob:
+            times[word] = min(seconds, times.get(word, seconds))
     return {file: times.get(file, head) for file in files}
 
 
@@ -184,13 +235,15 @@ def _content(path: Path, files: Collection[str]) -> str:
     return digest.hexdigest()
 
 
-def _git(path: Path, *arguments: str, check: bool = True) -> str:
+def _git(
+    path: Path, *arguments: str, check: bool = True, environment: Mapping[str, str] | None = None
+) -> str:
     """Without the operator's own git settings where these could change what is read."""
     done = subprocess.run(
         ["git", "-C", str(path), "-c", "core.quotePath=false", *arguments],
         capture_output=True,
         check=False,
-        env=os.environ | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
+        env=os.environ | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"} | dict(environment or {}),
     )
     if check and done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
