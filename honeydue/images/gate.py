@@ -125,13 +125,12 @@ def verify(image: Image, registry: Registry, key: keys.PublicKey, say: Say) -> N
         try:
             signing.verify(registry, image.repository, image.digest, image.tag, key)
         except signing.SignatureError as error:
-            if image.tag and (before := _signed_before(image, registry, key)):
+            if before := _signed_before(image, registry, key):
                 raise GateError(
-                    f"{error}. Our key signed {image.tag} as {before}: somebody has overwritten "
-                    "the tag since. Nothing was rolled out\n"
-                    "    mend   see who pushes; then build that commit again, which gives the same "
-                    "bytes: check it out in honeydue:app.path, set honeydue:image.build true, "
-                    f"pulumi refresh -s {image.stack}, pulumi up -s {image.stack}"
+                    f"{error}. Our key signed {image.tag} as {' and as '.join(before)}: somebody "
+                    "has overwritten the tag since. Nothing was rolled out\n"
+                    "    mend   see who pushes; what was signed runs by its digest: pulumi config "
+                    f"set -s {image.stack} --path honeydue:images.{image.service} {before[0]}"
                 ) from None
             raise GateError(
                 f"{error}. Nothing was rolled out{_another(image)}\n"
@@ -140,14 +139,14 @@ def verify(image: Image, registry: Registry, key: keys.PublicKey, say: Say) -> N
             ) from None
 
 
-def _signed_before(image: Image, registry: Registry, key: keys.PublicKey) -> str:
-    """What our key signed under the image's tag, other than the image itself; or nothing."""
-    assert image.tag
+def _signed_before(image: Image, registry: Registry, key: keys.PublicKey) -> list[str]:
+    """What our key signed under the image's tag, other than the image itself."""
+    if not image.tag:
+        return []
     try:
-        digests = signing.signed_as(registry, image.repository, image.tag, key)
+        return signing.signed_as(registry, image.repository, image.tag, key)
     except RegistryError:  # the refusal stands without it
-        return ""
-    return " and ".join(digest for digest in digests if digest != image.digest)
+        return []
 
 
 def require_served(image: Image, registry: Registry) -> None:

@@ -159,9 +159,6 @@ class Stack:
     def preview(self) -> Told:
         return self._watched("preview")
 
-    def refresh(self) -> Told:
-        return self._watched("refresh")
-
     def _watched(
         self,
         verb: str,
