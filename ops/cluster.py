@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpx
 import yaml
 
+from honeydue.images.references import TAG_ANNOTATION
 from honeydue.k3s.gate import tls_context
 from ops.problems import Refused, refused
 from ops.references import references_in
@@ -34,7 +35,6 @@ _OWNERS: Final = (
     "/apis/batch/v1/jobs",
     "/apis/batch/v1/cronjobs",
 )
-TAG_ANNOTATION: Final = "honeydue.com/image-tag"  # what a digest was pushed as
 _SECONDS: Final = 10.0
 
 _MEND: Final = (

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-CACHE_TAG: Final = "buildcache"  # BuildKit's layer cache, beside the images
+from honeydue.images.references import CACHE_TAG
+
 # As a deploy makes them: `237c6b8`, `237c6b8-dirty-0123456789ab`.
 _RELEASE: Final = re.compile(r"[0-9a-f]{7,40}(-dirty-[0-9a-f]{12})?")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")

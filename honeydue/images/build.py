@@ -14,10 +14,8 @@ import pulumi_docker as docker
 import pulumi_docker_build as docker_build
 
 from honeydue.images.plan import Build
-from honeydue.images.references import SERVICES, repository
+from honeydue.images.references import CACHE_TAG, SERVICES, repository
 from honeydue.settings import Settings
-
-CACHE_TAG = "buildcache"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +47,8 @@ class Builds(pulumi.ComponentResource):
                     # The plugin deletes the digest from the registry with the resource: the one
                     # that runs, or that a rollback will want. `ops images prune` is what deletes.
                     retain_on_delete=True,
+                    # The plugin marks the password itself; should it forget, the state must not.
+                    additional_secret_outputs=["registries"],
                 ),
             ).digest
             for service in SERVICES

@@ -131,7 +131,7 @@ def _fill(work: Path, checkout: Checkout) -> None:
     if checkout.tree:
         # From git itself, not from the files: these may differ in ways that `status` does not tell
         # (assume-unchanged, line ends of this machine), or be edited at this moment.
-        index = {"GIT_INDEX_FILE": str(work / ".index")}
+        index = {"GIT_INDEX_FILE": str(work.resolve() / ".index")}
         _git(checkout.path, "read-tree", checkout.tree, environment=index)
         git = _git(checkout.path, "rev-parse", "--absolute-git-dir").strip()
         place = ("--git-dir", git, "--work-tree", str(work.resolve()))

@@ -72,6 +72,29 @@ def matching(patterns: Collection[str], files: Iterable[str]) -> Iterator[str]:
             yield file
 
 
+def not_ignored(dockerignore: str, files: Iterable[str]) -> Iterator[str]:
+    """The files that a `.dockerignore` lets into the context: the last pattern that fits counts,
+    and one fits a file also by a folder above it (docs.docker.com, "Build context")."""
+    rules: list[tuple[bool, re.Pattern[str]]] = []
+    for raw in dockerignore.splitlines():
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        lets_in = line.startswith("!")
+        pattern = line.removeprefix("!").strip().strip("/").removeprefix("./")
+        rules.append((lets_in, re.compile(_regular(pattern) + "(/.*)?", re.DOTALL)))
+    for file in files:
+        fitting = [lets_in for lets_in, rule in rules if rule.fullmatch(file)]
+        if not fitting or fitting[-1]:
+            yield file
+
+
+def _regular(pattern: str) -> str:
+    words = {"**/": "(.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
+    return "".join(words.get(part, re.escape(part)) for part in parts)
+
+
 def _covers(pattern: str, file: str) -> bool:
     if pattern in (EVERYTHING, file) or file.startswith(pattern + "/"):
         return True

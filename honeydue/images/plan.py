@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from honeydue.settings import Images, Settings
 
 STAGED: Final = Path(".build")
 """Relative to the program, so that the state says the same on every machine."""
+_DOCKER_SECONDS: Final = 10.0
 IGNORED_VULNERABILITIES: Final = Path("deploy/trivyignore.yaml")
 
 
@@ -77,12 +79,15 @@ def _build(s: Settings) -> Build:
         raise checkout.CheckoutError(
             f"{path} has no Dockerfile at its root", f"git -C {path} add Dockerfile, and commit it"
         )
-    text = (path / "Dockerfile").read_text()
+    context = checkout.stage(found, STAGED)
+    text = (context / "Dockerfile").read_text()
+    ignore = context / ".dockerignore"
+    files = [*dockerfile.not_ignored(ignore.read_text() if ignore.is_file() else "", found.times)]
     epochs = {
-        service: found.time([*dockerfile.matching(dockerfile.sources(text, service), found.times)])
+        service: found.time([*dockerfile.matching(dockerfile.sources(text, service), files)])
         for service in SERVICES
     }
-    return Build(context=checkout.stage(found, STAGED), tag=found.tag, epochs=epochs)
+    return Build(context=context, tag=found.tag, epochs=epochs)
 
 
 def _missing_targets(s: Settings, build: Build) -> Iterator[Problem]:
@@ -104,6 +109,13 @@ def _wrong_here(s: Settings) -> Iterator[Problem]:
             f"names {s.image.builder}, and buildx knows no such builder on this machine",
             f"docker buildx create --name {s.image.builder} --driver remote <tcp://… or unix://…>",
         )
+    if s.image.driver == "docker-container" and (silent := _docker_is_silent()):
+        yield Problem(
+            "honeydue:image.driver",
+            f"is docker-container, and Docker does not answer on this machine: {silent}",
+            "start Docker; or build elsewhere: honeydue:image.driver remote; or not at all: "
+            f"pulumi config set -s {s.stack} --path honeydue:image.build false",
+        )
     if shutil.which("trivy") is None:
         yield Problem(
             "honeydue:image.scan",
@@ -117,6 +129,21 @@ def _wrong_here(s: Settings) -> Iterator[Problem]:
         except ignores.IgnoresError as error:
             for place, wrong, mend in error.problems:
                 yield Problem(f"{IGNORED_VULNERABILITIES}: {place}", wrong, mend)
+
+
+def _docker_is_silent() -> str:
+    """Why not; empty: it answers. Its provider would only say that its configuration failed."""
+    if shutil.which("docker") is None:
+        return "there is no docker on the PATH"
+    try:
+        done = subprocess.run(
+            ["docker", "version", "--format", "{{.Server.Version}}"],
+            capture_output=True, text=True, timeout=_DOCKER_SECONDS, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{type(error).__name__} after at most {_DOCKER_SECONDS:.0f} s"
+    said = done.stderr.strip().splitlines()
+    return (said[-1] if said else f"exit code {done.returncode}") if done.returncode else ""
 
 
 def _builder_file(name: str) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 SERVICES: Final = ("api", "worker", "admin")
+CACHE_TAG: Final = "buildcache"  # BuildKit's layer cache, beside the images
+TAG_ANNOTATION: Final = "honeydue.com/image-tag"  # of a Deployment: the tag of what it runs
 
 
 def path_of(namespace: str, service: str) -> str:

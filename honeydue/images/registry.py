@@ -22,6 +22,7 @@ from typing import Final, Self
 
 import httpx
 
+from honeydue.images.references import CACHE_TAG
 from honeydue.images.registry_errors import Kind, RegistryError, Request
 from honeydue.images.registry_session import Login, Session, scheme
 
@@ -58,7 +59,7 @@ def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-_NO_RELEASE: Final = re.compile(r"buildcache|sha256-[0-9a-f]{64}(\.(sig|att|sbom|pin))?")
+_NO_RELEASE: Final = re.compile(CACHE_TAG + r"|sha256-[0-9a-f]{64}(\.(sig|att|sbom|pin))?")
 
 
 def nearest(tag: str, tags: Iterable[str], n: int = 3) -> list[str]:

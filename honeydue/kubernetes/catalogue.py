@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from honeydue.images.references import TAG_ANNOTATION
+
 Text = Any  # a str, or the program's Output of one
 Manifest = dict[str, Any]
 
 NAME: Final = "app.kubernetes.io/name"
 PULL_SECRET: Final = "gitea-credentials"
-TAG: Final = "honeydue.com/image-tag"
 
 SERVING: Final = "honeydue-serving"
 BACKGROUND: Final = "honeydue-background"
@@ -189,7 +190,10 @@ def deployment(
             "namespace": namespace,
             "labels": labels(workload.name),
             # What `kubectl rollout history` lists beside each revision.
-            "annotations": {"kubernetes.io/change-cause": image} | ({TAG: tag} if tag else {}),
+            "annotations": {
+                "kubernetes.io/change-cause": image,
+                **({TAG_ANNOTATION: tag} if tag else {}),
+            },
         },
         "spec": {
             "replicas": workload.replicas,

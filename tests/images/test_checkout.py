@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_the_tag_is_the_short_sha_that_git_says(repository: Repository) -> None:
     assert found.tag == repository.git("rev-parse", "--short", "HEAD")
 
 
-def test_each_file_has_the_time_of_the_commit_that_touched_it_last(repository: Repository) -> None:
+def test_each_file_has_the_time_at_which_it_got_its_content(repository: Repository) -> None:
     repository.commit(2000, admin__page="one")
     repository.commit(3000, api__main="two")
     assert read(repository.path, allow_dirty=False).times == {
@@ -103,6 +104,97 @@ def test_what_git_ignores_never_reaches_the_build(repository: Repository, tmp_pa
     folder = stage(read(repository.path, allow_dirty=False), tmp_path / "staged")
     assert not (folder / ".env").exists()
     assert not (folder / ".git").exists()
+
+
+def test_a_content_that_comes_back_has_its_old_time(repository: Repository) -> None:
+    """BuildKit's cache knows no times: with a new one a warm and a cold build would differ."""
+    repository.commit(2000, api__main="two")
+    repository.commit(3000, api__main="one")
+    assert read(repository.path, allow_dirty=False).times["api/main"] == 1000
+
+
+def test_a_conflict_that_a_merge_resolved_has_the_merges_time(repository: Repository) -> None:
+    repository.git("switch", "--quiet", "--create", "side")
+    repository.commit(2000, api__main="side")
+    repository.git("switch", "--quiet", "main")
+    repository.commit(3000, api__main="main", other="x")
+    with pytest.raises(subprocess.CalledProcessError):
+        repository.git("merge", "--quiet", "side")
+    repository.commit(4000, api__main="both")
+    times = read(repository.path, allow_dirty=False).times
+    assert (times["api/main"], times["other"], times["Dockerfile"]) == (4000, 3000, 1000)
+
+
+def test_what_is_staged_is_what_the_commit_holds_whatever_the_files_say(
+    repository: Repository, tmp_path: Path
+) -> None:
+    repository.git("update-index", "--assume-unchanged", "api/main")
+    repository.write(api__main="EVIL")
+    checkout = read(repository.path, allow_dirty=False)
+    folder = stage(checkout, tmp_path / "staged")
+    assert (folder / "api/main").read_text() == "one"
+
+
+def test_an_edit_between_the_look_and_the_copy_does_not_reach_the_build(
+    repository: Repository, tmp_path: Path
+) -> None:
+    checkout = read(repository.path, allow_dirty=False)
+    repository.write(api__main="edited meanwhile")
+    assert (stage(checkout, tmp_path / "staged") / "api/main").read_text() == "one"
+
+
+def test_line_ends_of_this_machine_do_not_reach_the_build(
+    repository: Repository, tmp_path: Path
+) -> None:
+    repository.commit(2000, text="a\nb\n", **{".gitattributes": "* text=auto\n"})
+    repository.git("config", "core.autocrlf", "true")
+    folder = stage(read(repository.path, allow_dirty=False), tmp_path / "staged")
+    assert (folder / "text").read_bytes() == b"a\nb\n"
+
+
+def test_a_submodule_is_staged_with_its_files(repository: Repository, tmp_path: Path) -> None:
+    library = Repository(tmp_path / "library")
+    library.commit(1500, lib="code")
+    allow = ("-c", "protocol.file.allow=always")
+    repository.git(*allow, "submodule", "--quiet", "add", str(library.path), "vendored")
+    repository.commit(2000)
+    folder = stage(read(repository.path, allow_dirty=False), tmp_path / "staged")
+    assert (folder / "vendored/lib").read_text() == "code"
+
+
+def test_a_shallow_clone_is_refused(repository: Repository, tmp_path: Path) -> None:
+    repository.commit(2000, api__main="two")
+    url = f"file://{repository.path}"
+    repository.git("clone", "--quiet", "--depth=1", url, str(tmp_path / "clone"))
+    with pytest.raises(CheckoutError, match="is a shallow clone") as caught:
+        read(tmp_path / "clone", allow_dirty=False)
+    assert caught.value.mend == f"git -C {tmp_path / 'clone'} fetch --unshallow"
+
+
+def test_no_room_is_told_and_leaves_nothing(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = read(repository.path, allow_dirty=False)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "utime", full)
+    with pytest.raises(CheckoutError, match="No space left on device") as caught:
+        stage(checkout, tmp_path / "staged")
+    assert "free some space" in caught.value.mend
+    assert [*(tmp_path / "staged").iterdir()] == []
+
+
+def test_two_runs_that_stage_the_same_commit_at_once_both_get_it_whole(
+    repository: Repository, tmp_path: Path
+) -> None:
+    checkout = read(repository.path, allow_dirty=False)
+    with ThreadPoolExecutor(8) as runs:
+        folders = [*runs.map(lambda _: stage(checkout, tmp_path / "staged"), range(24))]
+    assert {*folders} == {tmp_path / "staged" / checkout.tag}
+    assert [*(tmp_path / "staged").iterdir()] == [folders[0]]
+    assert {name for name, *_ in listing(folders[0])} == {"Dockerfile", "api", "api/main"}
 
 
 @pytest.mark.parametrize("change", ["edit", "new", "deleted", "staged", "mode"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from honeydue.images.dockerfile import EVERYTHING, matching, sources, targets
+from honeydue.images.dockerfile import EVERYTHING, matching, not_ignored, sources, targets
 
 EXAMPLE = (Path(__file__).parents[2] / "examples/app/Dockerfile").read_text()
 
@@ -84,3 +84,19 @@ def test_the_example_application_keeps_its_services_apart() -> None:
 )
 def test_what_is_no_dockerfile_does_no_harm(text: str) -> None:
     sources(text, "api")
+
+
+@pytest.mark.parametrize(
+    ("ignore", "left"),
+    [
+        ("", ["README.md", "api/main.go", "docs/a.md", "docs/deep/b.md"]),
+        ("docs\n*.md\n", ["api/main.go"]),
+        ("**/*.md", ["api/main.go"]),
+        ("*\n!api", ["api/main.go"]),
+        ("docs\n!docs/deep/b.md", ["README.md", "api/main.go", "docs/deep/b.md"]),
+        ("# docs\n/api/\n", ["README.md", "docs/a.md", "docs/deep/b.md"]),
+    ],
+)
+def test_what_dockerignore_keeps_out_dates_nothing(ignore: str, left: list[str]) -> None:
+    files = ["README.md", "api/main.go", "docs/a.md", "docs/deep/b.md"]
+    assert [*not_ignored(ignore, files)] == left

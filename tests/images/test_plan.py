@@ -35,8 +35,9 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     monkeypatch.chdir(tmp_path / "program")
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "trivy").write_text("#!/bin/sh\n")
-    (programs / "trivy").chmod(0o755)
+    for name in ("trivy", "docker"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("BUILDX_CONFIG", str(tmp_path / "buildx"))
     repository = Repository(tmp_path / "app")
@@ -108,6 +109,16 @@ def test_a_missing_scanner_is_told_beside_everything_else(
     assert "3 settings of stack prod are wrong" in told
     assert "../app holds what is not committed (api/x)" in told
     assert "needs trivy, which is not on the PATH" in told
+
+
+@pytest.mark.usefixtures("application")
+def test_a_docker_that_does_not_answer_is_told_with_the_ways_around_it(tmp_path: Path) -> None:
+    script = "#!/bin/sh\necho 'Cannot connect to the Docker daemon. Is it running?' >&2\nexit 1\n"
+    (tmp_path / "bin/docker").write_text(script)
+    told = refused()
+    assert "Docker does not answer on this machine: Cannot connect to the Docker daemon" in told
+    assert "honeydue:image.driver remote" in told
+    assert "honeydue:image.build false" in told
 
 
 @pytest.mark.usefixtures("application")
