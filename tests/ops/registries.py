@@ -9,7 +9,8 @@ from random import Random
 
 from hypothesis import strategies as st
 
-from ops.retention import CACHE_TAG, Reference, Version
+from honeydue.images.references import CACHE_TAG
+from ops.retention import Reference, Version
 
 NOW = datetime(2026, 11, 22, 13, 0, tzinfo=UTC)
 IMAGES = ("honeydue-api", "honeydue-worker")

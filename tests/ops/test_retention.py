@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from honeydue.images.references import CACHE_TAG
 from ops.retention import (
-    CACHE_TAG,
     SETTLED,
     Reference,
     Retention,
