@@ -68,6 +68,14 @@ def _one_line_of(*words: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _sha(value: object) -> object:
+    """`pulumi config set --path` makes a number of a SHA that has no letter, one in 27. With seven
+    digits it had no leading zero, so nothing is lost."""
+    if isinstance(value, int) and value >= 1_000_000:
+        return str(value)
+    return value
+
+
 YesOrNo = Annotated[bool, BeforeValidator(_true_or_false)]
 HcloudToken = Annotated[SecretStr, _secret(rules.hcloud_token), Looks("<64 letters and digits>")]
 CloudflareToken = Annotated[
@@ -112,7 +120,7 @@ UserName = Annotated[
     _text(rules.matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,38}", "a Gitea user name")),
     Looks("admin"),
 ]
-ImageRef = Annotated[str, _text(rules.image), Looks("<git short SHA>")]
+ImageRef = Annotated[str, BeforeValidator(_sha), _text(rules.image), Looks("<git short SHA>")]
 Folder = Annotated[str, _text(rules.folder), Looks("../honeyDueAPI-go")]
 BuilderName = Annotated[
     str,

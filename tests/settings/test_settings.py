@@ -72,6 +72,19 @@ def test_a_git_short_sha_is_a_right_tag(tag: str) -> None:
     assert images.api == tag
 
 
+def test_a_sha_without_a_letter_may_come_as_a_number() -> None:
+    """`pulumi config set --path honeydue:images.api 1234567` stores one."""
+    images = settings(config("images.api", 1234567)).images
+    assert images is not None
+    assert images.api == "1234567"
+
+
+@pytest.mark.parametrize("number", [123456, True, -1234567])
+def test_a_number_that_may_have_lost_a_zero_is_no_sha(number: object) -> None:
+    with pytest.raises(SettingsError, match=r"images\.api"):
+        settings(config("images.api", number))
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         settings().cluster.name = "other"  # type: ignore[misc]

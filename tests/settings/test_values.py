@@ -636,15 +636,6 @@ REFUSED: Final[tuple[Refused, ...]] = (
         ),
     ),
     (
-        "a tag that YAML reads as a number",
-        config("images.admin", 1234567),
-        Problem(
-            "honeydue:images.admin",
-            "must be text; YAML reads it as a number, so write it in quotes",
-            'Pulumi.prod.yaml: admin: "<git short SHA>"',
-        ),
-    ),
-    (
         "a tag that YAML reads as a float",
         config("images.admin", 12e40),
         Problem(
