@@ -130,7 +130,8 @@ def verify(image: Image, registry: Registry, key: keys.PublicKey, say: Say) -> N
                     f"{error}. Our key signed {image.tag} as {' and as '.join(before)}: somebody "
                     "has overwritten the tag since. Nothing was rolled out\n"
                     "    mend   see who pushes; what was signed runs by its digest: pulumi config "
-                    f"set -s {image.stack} --path honeydue:images.{image.service} {before[0]}"
+                    f"set -s {image.stack} --path honeydue:images.{image.service} "
+                    f"{image.tag}@{before[0]}"
                 ) from None
             raise GateError(
                 f"{error}. Nothing was rolled out{_another(image)}\n"

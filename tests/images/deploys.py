@@ -53,6 +53,7 @@ for service, running in release.images.items():
         opts=pulumi.ResourceOptions(provider=vendors.random, depends_on=release.proven),
     )
 pulumi.export("images", release.references)
+pulumi.export("release", release.names)
 """
 DOCKERFILE: Final = "".join(f"FROM scratch AS {s}\nCOPY {s}/ /\n" for s in SERVICES)
 BIG: Final = 1 << 20  # characters; a layer that a fault can break off in the middle of

@@ -243,8 +243,9 @@ def test_a_tag_that_was_overwritten_after_it_was_signed_is_refused_with_what_was
     other = b.content.put(REPOSITORY, TAG, b'{"layers": []}')
     error = stops(b, "verify", f"@{other} (tag {TAG}) is not signed", HONEYDUE_DIGEST=other)
     assert f"Our key signed {TAG} as {b.digest}: somebody has overwritten the tag since" in error
-    assert error.endswith(f"pulumi config set -s prod --path honeydue:images.api {b.digest}\n")
-    b.environment["HONEYDUE_TAG"] = ""
+    assert error.endswith(
+        f"pulumi config set -s prod --path honeydue:images.api {TAG}@{b.digest}\n"
+    )
     assert b.run("verify").code == 0
 
 
