@@ -124,6 +124,8 @@ class Outcome:
         lines = [
             f"{packages} packages, vulnerabilities of {self.database:%Y-%m-%d %H:%M} UTC: {found}"
         ]
+        if not packages:
+            lines.append("warning: no package was recognised in it, so this says nothing about it")
         if self.stops:
             lines.append(f"{self.severity.lower()} or above:")
             lines += _table(self.stops, lambda f: f.mended_by or "no fix so far")
