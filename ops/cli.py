@@ -1,13 +1,15 @@
 """`python -m ops`: the operator's verbs.
 
 Exit codes, of every verb: 0 done; 1 refused, failed, or answered with no (the cause is on the
-terminal, and what could be lost was not touched); 2 wrong command line.
+terminal, and what could be lost was not touched); 2 wrong command line. `status` ends with 1 when
+production is unhealthy, or when that cannot be told.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -15,9 +17,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops import images, registry
+from ops import daily, images, registry
+from ops.api import Api
 from ops.engine import Engine, Kind
 from ops.problems import Refused, refused
+from ops.watching import watch
 
 EXIT_CODES: Final = "Exit codes: 0 done; 1 refused, failed or answered with no; 2 wrong usage."
 _PLAIN_WIDTH: Final = 160  # where nobody tells a width (pipes, CI)
@@ -46,6 +50,24 @@ Keep = Annotated[
     int, typer.Option("--keep", min=1, help="Releases that stay in any case, of each image.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show it, change nothing.")]
+
+
+class Rolled(StrEnum):
+    """A service that rolls."""
+
+    api = "api"
+    worker = "worker"
+    admin = "admin"
+
+
+class Logged(StrEnum):
+    """A service that writes a log."""
+
+    api = "api"
+    worker = "worker"
+    admin = "admin"
+    redis = "redis"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -144,3 +166,90 @@ def registry_import(
 ) -> None:
     """Put the login of deploy/registry.env into the stack, the token encrypted."""
     registry.import_(file, Engine.find(stack, engine), console())
+
+
+# --- reading, and the daily commands ------------------------------------------------------------
+
+HEALTH_CODES: Final = "Exit codes: 0 healthy; 1 unhealthy, or not to be told; 2 wrong usage."
+
+
+@app.command(epilog=HEALTH_CODES)
+def status(
+    *,
+    watch_it: Annotated[
+        bool, typer.Option("--watch", "-w", help="Again every two seconds, until Ctrl-C.")
+    ] = False,
+    json: Json = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """Is production well? If not: what is wrong, the likely cause, and what to do.
+
+    Unhealthy is: a node or API server that is not ready, a missing etcd member, a service that
+    does not run its release, a pod that fails, a certificate that ends within 30 days, a last `up`
+    that failed, and whatever cannot be asked. A rollout under way is not, nor a pod that boots: a
+    first boot of the api may take 240 seconds (the migration lock).
+    """
+    if not watch(Engine.find(stack, engine), console(), again=watch_it, as_json=json):
+        raise typer.Exit(1)
+
+
+@app.command(epilog=EXIT_CODES)
+def logs(
+    service: Logged,
+    *,
+    previous: Annotated[
+        bool, typer.Option("--previous", "-p", help="Of the container before the last restart.")
+    ] = False,
+    tail: Annotated[int, typer.Option("--tail", min=0, help="Lines of each pod.")] = 100,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="And what comes, until Ctrl-C.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="An object a line: at, pod, line.")] = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """What all pods of a service wrote, in order of time. Values of Secrets are masked."""
+    if previous and follow:
+        raise typer.BadParameter("--previous has ended: there is nothing to --follow")
+    with Api.of(Engine.find(stack, engine)) as api:
+        daily.logs(
+            api,
+            service.value,
+            lambda line: print(line, flush=follow),
+            previous=previous,
+            tail=tail,
+            follow=follow,
+            as_json=json,
+        )
+
+
+@app.command(epilog=EXIT_CODES)
+def pause(
+    service: Rolled, *, dry_run: DryRun = False, stack: Stack = None, engine: Engines = None
+) -> None:
+    """Hold a rollout: no new pods, and what runs goes on running."""
+    with Api.of(Engine.find(stack, engine)) as api:
+        daily.pause(api, service.value, print, dry_run=dry_run)
+
+
+@app.command(epilog=EXIT_CODES)
+def resume(
+    service: Rolled, *, dry_run: DryRun = False, stack: Stack = None, engine: Engines = None
+) -> None:
+    """Let a paused rollout go on."""
+    with Api.of(Engine.find(stack, engine)) as api:
+        daily.resume(api, service.value, print, dry_run=dry_run)
+
+
+@app.command(epilog=EXIT_CODES)
+def restart(
+    service: Rolled, *, dry_run: DryRun = False, stack: Stack = None, engine: Engines = None
+) -> None:
+    """New pods with the same image and settings, one after the other.
+
+    The next `up` neither undoes nor repeats it. Refused while a run of the stack is under way.
+    """
+    found = Engine.find(stack, engine)
+    with Api.of(found) as api, found.alone():
+        daily.restart(api, service.value, print, dry_run=dry_run)

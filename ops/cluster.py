@@ -48,7 +48,7 @@ def used_by_cluster(kubeconfig: str) -> dict[Reference, str]:
     made them (REMEMBERED). The first of the kubeconfig's API servers that answers (there is one
     per node) is asked. Raises Refused unless every kind was listed whole."""
     silent: list[str] = []
-    for client in _clients(kubeconfig):
+    for _, client in contexts(kubeconfig):
         with client:
             try:
                 # Unpaged, so each list is of one moment.
@@ -61,13 +61,13 @@ def used_by_cluster(kubeconfig: str) -> dict[Reference, str]:
     raise refused(f"the cluster cannot be listed: no API server answers ({told})", _MEND)
 
 
-def _clients(kubeconfig: str) -> list[httpx.Client]:
-    """One per context, the current one first."""
+def contexts(kubeconfig: str) -> list[tuple[str, httpx.Client]]:
+    """Node and the client of its API server, one per context, the current one first."""
     try:
         config = yaml.safe_load(kubeconfig)
         current = config["current-context"]
         named = sorted(config["contexts"], key=lambda entry: bool(entry["name"] != current))
-        return [_client(config, entry["context"]) for entry in named]
+        return [(entry["name"], _client(config, entry["context"])) for entry in named]
     except (yaml.YAMLError, LookupError, TypeError, ValueError, OSError, StopIteration):
         # Outside the message: what is wrong with it would quote it.
         raise refused(

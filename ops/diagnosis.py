@@ -380,8 +380,8 @@ class _Pod:
                 "Terminating",
                 f"should have ended {ago(self.now, ends)} ago",
                 "it does not end within its grace period, or a finalizer or its volume holds it",
-                f"kubectl -n honeydue delete pod {self._name} --grace-period=0 --force, once sure "
-                "that it is not working",
+                f"kubectl -n {self._namespace} delete pod {self._name} --grace-period=0 --force, "
+                "once sure that it is not working",
             )
 
     def _ended(self) -> Finding:
@@ -392,7 +392,7 @@ class _Pod:
             "the node ended it: it was short of memory or disk"
             if reason in ("Evicted", "Preempting", "NodeAffinity", "OutOfmemory", "OutOfcpu")
             else "it ended, and its controller has made another one",
-            f"only its record is left: kubectl -n honeydue delete pod {self._name}",
+            f"only its record is left: kubectl -n {self._namespace} delete pod {self._name}",
             grave=False,
         )
 
@@ -416,7 +416,8 @@ class _Pod:
                 ("the image cannot be pulled", "python -m ops images list: is it there?"),
             )
         elif reason in _CREATE_REASONS:
-            mend = f"kubectl -n honeydue describe pod {self._name}; until it is mended: {BACK}"
+            look = f"kubectl -n {self._namespace} describe pod {self._name}"
+            mend = f"{look}; until it is mended: {BACK}"
             otherwise = "the container cannot be made as the pod wants it", mend
             yield self._by(_CREATE, reason, said, otherwise)
         elif text(dig(ended, "reason")) == "OOMKilled" and dig(status, "ready") is not True:
@@ -499,7 +500,7 @@ class _Pod:
         """Scheduled, and no container has a fault of its own: what keeps it from being made?"""
         for reason in ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"):
             if said := self.told.last(self._name, reason):
-                mend = f"kubectl -n honeydue describe pod {self._name}"
+                mend = f"kubectl -n {self._namespace} describe pod {self._name}"
                 otherwise = "the node cannot make the container", mend
                 yield self._by(_CREATE, "ContainerCreating", said, otherwise)
                 return
@@ -512,7 +513,7 @@ class _Pod:
                 "ContainerCreating",
                 f"for {_span(age)}",
                 "the node still pulls its image" if pulling else "the node has not made it",
-                f"kubectl -n honeydue describe pod {self._name}; is the node Ready?",
+                f"kubectl -n {self._namespace} describe pod {self._name}; is the node Ready?",
             )
         else:
             cause = "normal: its image is pulled" if pulling else "normal: it is being made"
@@ -523,6 +524,10 @@ class _Pod:
     @property
     def _name(self) -> str:
         return text(dig(self.pod, "metadata", "name"))
+
+    @property
+    def _namespace(self) -> str:
+        return text(dig(self.pod, "metadata", "namespace")) or "honeydue"
 
     @property
     def _node(self) -> str:
@@ -692,7 +697,8 @@ def is_ready(node: Json) -> bool:
 def service_of(thing: Json) -> str:
     """By the label that the catalogue gives to all of a service; else its own name."""
     labels = dig(thing, "metadata", "labels")
-    return text(dig(labels, NAME)) or text(dig(thing, "metadata", "name"))
+    named = text(dig(labels, NAME)) or text(dig(labels, "k8s-app"))  # the latter: K3s's CoreDNS
+    return named or text(dig(thing, "metadata", "name"))
 
 
 def _condition(thing: Json, kind: str) -> Json:

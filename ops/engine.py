@@ -91,6 +91,22 @@ class Engine:
         """The checkpoint that each past update left, newest first."""
         return self._cloud_history() if self._files is None else self._files.history()
 
+    def updates(self) -> list[Any]:
+        """The CLI's records of the last runs (kind, startTime, result, …), newest first."""
+        # A history grows for ever, and the CLI prints all of it unless told; the rehearsal does.
+        page = ("--page-size", str(_HISTORY_PAGE), "--page", "1") if self.kind == "pulumi" else ()
+        return list(self._json("stack", "history", "--json", *page) or [])
+
+    def holders(self) -> list[str]:
+        """Who runs something on the stack now, and since when; nobody: empty."""
+        if self._files is not None:
+            return self._files.holders()
+        return [
+            "somebody (Pulumi Cloud does not say who)"
+            for summary in self._json("stack", "ls", "--json", scoped=False)
+            if summary["name"].split("/")[-1] == self.stack and summary.get("updateInProgress")
+        ]
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keeps every run of the stack out, or raises Refused while there is one.
@@ -244,6 +260,9 @@ class _Files:
             with suppress(OSError):
                 mine.unlink()
 
+    def holders(self) -> list[str]:
+        return [_holder(path) for path in sorted(self._locks.glob("*.json"))]
+
     @property
     def _locks(self) -> Path:
         return self.root / ".pulumi" / "locks" / "organization" / self.project / self.stack
@@ -251,8 +270,20 @@ class _Files:
 
 def _holder(lock: Path) -> str:
     try:
-        return "{username}@{hostname} (pid {pid}) since {timestamp}".format(
-            **json.loads(lock.read_text())
+        held = json.loads(lock.read_text())
+        gone = held["hostname"] == socket.gethostname() and not _alive(int(held["pid"]))
+        return "{username}@{hostname} (pid {pid}) since {timestamp}".format(**held) + (
+            "; that process is gone" if gone else ""
         )
     except (OSError, ValueError, LookupError, TypeError):
         return f"{lock} (unreadable)"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -1,0 +1,212 @@
+"""The cluster's API servers, one per node: whichever answers is asked.
+
+Plain HTTPS with the stack's own kubeconfig, as in ops.cluster.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final
+
+import httpx
+
+from ops.cluster import contexts
+from ops.engine import Engine
+from ops.problems import refused
+
+NAMESPACE: Final = "honeydue"
+
+# `kubectl rollout` calls itself so, and so do we. The names `kubectl` and `pulumi-kubernetes` would
+# be wrong: the Pulumi provider takes over what those have set (fixCSAFieldManagers in its
+# provider/pkg/await/await.go), and its next apply would remove it and roll the pods once more.
+FIELD_MANAGER: Final = "kubectl-rollout"
+
+_TIMEOUT: Final = httpx.Timeout(5.0, connect=2.0)  # a node that is off answers nothing at all
+_MEND: Final = (
+    "python -m ops status shows which node answers; if none does, compare this machine's public "
+    "address with operator.apiCidrs in the settings"
+)
+
+
+class Unanswered(Exception):  # noqa: N818 - not an error of ours
+    """One API server gave no usable answer; another one may."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What one node's API server says of itself. `fault`: "" when it is in order."""
+
+    node: str
+    fault: str
+    etcd: bool
+    """Whether it reaches its own etcd member."""
+    certificate_ends: datetime | None
+    """Of its serving certificate, which K3s renews when it starts."""
+
+
+class Api:
+    """`nodes`: node → client of that node's API server, the preferred one first."""
+
+    def __init__(self, nodes: Mapping[str, httpx.Client]) -> None:
+        self._nodes = dict(nodes)
+        for client in self._nodes.values():
+            client.timeout = _TIMEOUT
+        self._order = list(self._nodes)
+
+    @staticmethod
+    def of(engine: Engine, outputs: Mapping[str, Any] | None = None) -> Api:
+        """By the stack's output `kubeconfig`."""
+        found = (engine.outputs() if outputs is None else outputs).get("kubeconfig")
+        if not isinstance(found, str) or not found:
+            raise refused(
+                f"the cluster cannot be asked: the stack {engine.stack} has no output `kubeconfig`",
+                "`up` makes it: before the first one there is no cluster",
+            )
+        return Api(dict(contexts(found)))
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        for client in self._nodes.values():
+            client.close()
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        return tuple(self._nodes)
+
+    def prefer(self, nodes: Sequence[str]) -> None:
+        """Asks these first: they have just answered."""
+        self._order.sort(key=lambda node: node not in nodes)
+
+    def get(self, path: str, **query: str) -> Any:
+        """The JSON at `path`; None when there is no such object."""
+        return self._first("GET", path, query)
+
+    def list(self, path: str, **query: str) -> list[Any]:
+        found = self.get(path, **query)
+        listed = found.get("items") if isinstance(found, dict) else None
+        return listed if isinstance(listed, list) else []
+
+    def patch(self, path: str, change: Any, *, dry_run: bool) -> Any:
+        """A merge patch, judged but not kept with `dry_run`; None when there is no such object.
+        Sent again to the next API server when one does not answer: twice is as once."""
+        query = {"fieldManager": FIELD_MANAGER, **({"dryRun": "All"} if dry_run else {})}
+        return self._first("PATCH", path, query, change)
+
+    @contextmanager
+    def stream(self, path: str, **query: str) -> Iterator[Iterator[str]]:
+        """The lines at `path`, as they come. Raises Unanswered(what was said) when refused."""
+        last = Unanswered("no API server")
+        for node in self._order:
+            client = self._nodes[node]
+            # A follower waits for the next line as long as it takes.
+            patient = httpx.Timeout(None, connect=2.0)
+            request = client.build_request("GET", path, params=query, timeout=patient)
+            try:
+                answer = client.send(request, stream=True)
+            except httpx.HTTPError as cause:
+                last = Unanswered(_said(cause))
+                continue
+            try:
+                if answer.status_code != 200:
+                    answer.read()
+                    raise Unanswered(_message(answer))
+                yield answer.iter_lines()
+            finally:
+                answer.close()
+            return
+        raise last
+
+    def health(self, node: str) -> Health:
+        """What `node` says, and nobody else; never raises."""
+        try:
+            answer = self._nodes[node].get("/readyz", params={"verbose": ""})
+        except httpx.HTTPError as cause:
+            return Health(node, f"does not answer ({_said(cause)})", False, None)
+        ends = _certificate_ends(answer)
+        failed = re.findall(r"^\[-\](\S+)", answer.text, re.MULTILINE)
+        etcd = re.search(r"^\[\+\]etcd ok", answer.text, re.MULTILINE) is not None
+        if failed:
+            return Health(node, f"not ready: {', '.join(failed)} failed", etcd, ends)
+        if answer.status_code in (401, 403):
+            return Health(node, f"refuses our certificate ({answer.status_code})", etcd, ends)
+        if answer.status_code != 200:
+            return Health(node, f"answers {answer.status_code}", etcd, ends)
+        return Health(node, "", etcd, ends)
+
+    def _first(
+        self, verb: str, path: str, query: Mapping[str, str], change: Any = None
+    ) -> dict[str, Any] | None:
+        silent: list[str] = []
+        for node in self._order:
+            try:
+                return self._ask(node, verb, path, query, change)
+            except Unanswered as cause:
+                silent.append(f"{node}: {cause}")
+        raise refused(f"no API server answers ({'; '.join(silent)})", _MEND)
+
+    def _ask(
+        self, node: str, verb: str, path: str, query: Mapping[str, str], change: Any
+    ) -> dict[str, Any] | None:
+        headers = {"Content-Type": "application/merge-patch+json"} if verb == "PATCH" else None
+        try:
+            answer = self._nodes[node].request(
+                verb, path, params=dict(query), json=change, headers=headers
+            )
+        except httpx.HTTPError as cause:
+            raise Unanswered(_said(cause)) from None
+        if answer.status_code == 404:
+            return None
+        if answer.status_code == 429 or answer.status_code >= 500:
+            raise Unanswered(_message(answer))
+        if answer.status_code in (401, 403):
+            raise refused(
+                f"{node} refuses {verb} {path}: {_message(answer)}",
+                "the kubeconfig of the stack's outputs is an admin's; `up` writes it anew",
+            )
+        if answer.status_code >= 300:
+            raise refused(f"{node} refuses {verb} {path}: {_message(answer)}", "see its words")
+        try:
+            found = answer.json()
+        except ValueError:
+            raise Unanswered("its answer is no JSON") from None
+        return found if isinstance(found, dict) else None
+
+
+def _message(answer: httpx.Response) -> str:
+    """Kubernetes' own sentence (kind Status), or what it is over HTTP."""
+    with suppress(ValueError, AttributeError):
+        said = answer.json().get("message")
+        if isinstance(said, str) and said:
+            return said
+    return f"HTTP {answer.status_code}"
+
+
+def _said(cause: httpx.HTTPError) -> str:
+    if isinstance(cause, httpx.ConnectTimeout):
+        return "no answer within 2 s"
+    if isinstance(cause, httpx.ReadTimeout):
+        return "no answer within 5 s"
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
+def _certificate_ends(answer: httpx.Response) -> datetime | None:
+    stream = answer.extensions.get("network_stream")
+    tls = stream.get_extra_info("ssl_object") if stream is not None else None
+    shown = tls.getpeercert() if tls is not None else None
+    ends = shown.get("notAfter") if shown else None
+    if not isinstance(ends, str):
+        return None
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(ends), UTC)

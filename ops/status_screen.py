@@ -1,0 +1,185 @@
+"""The status as one calm screen, and as a document for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ops.diagnosis import Finding, ago
+from ops.status import Node, Report, Service
+
+GOOD, BAD, WAITING = "green", "red", "yellow"
+
+
+def screen(report: Report) -> RenderableType:
+    return Group(*_parts(report))
+
+
+def _parts(report: Report) -> Iterator[RenderableType]:
+    grave = [each for each in report.findings if each.grave]
+    passing = [each for each in report.findings if not each.grave]
+    verdict = ("healthy", GOOD) if report.healthy else ("UNHEALTHY", BAD)
+    yield Text.assemble(
+        (f"honeyDue {report.stack}", "bold"),
+        f"  {report.at:%Y-%m-%d %H:%M:%S} UTC  ",
+        (verdict[0], f"bold {verdict[1]}"),
+    )
+    yield Text()
+    yield _facts(report)
+    if report.nodes:
+        yield Text()
+        yield _table(("Node", "State", "etcd", "API server"), map(_node(report), report.nodes))
+    if report.services:
+        yield Text()
+        columns = ("Service", "Runs", "Digest", "Ready", "State")
+        yield _table(columns, map(_service, report.services))
+    if passing:
+        yield Text()
+        for each in passing:
+            yield _line(each)
+    if report.problems or grave:
+        yield Text()
+        yield Text("What is wrong", style="bold")
+        for problem in report.problems:
+            yield _problem(problem.what, (("do", problem.mend),))
+        for each in grave:
+            yield _problem(_title(each), _told(each, report.logs.get(each, "")))
+
+
+def _facts(report: Report) -> Table:
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_row("etcd", report.etcd)
+    for name, said in report.around.items():
+        facts.add_row(name, said)
+    if report.certificates:
+        first = report.certificates[0]
+        facts.add_row(
+            "certificates",
+            f"{len(report.certificates)}; the first to end: {first.name}, {first.ends:%Y-%m-%d}",
+        )
+    else:
+        facts.add_row("certificates", "not known")
+    facts.add_row("last up", report.last_up)
+    for holder in report.under_way:
+        facts.add_row("under way", Text(f"a run by {holder}", style=WAITING))
+    return facts
+
+
+def _node(report: Report) -> Any:
+    def row(node: Node) -> tuple[Text, ...]:
+        since = f" {ago(report.at, node.since)}" if node.since else ""
+        state = Text(f"Ready{since}", GOOD) if node.ready else Text(f"not Ready{since}", BAD)
+        etcd = Text(node.etcd, GOOD if node.etcd == "voter" else WAITING)
+        return Text(node.name), state, etcd, Text(node.api, BAD) if node.api else Text("ok", GOOD)
+
+    return row
+
+
+_STYLES = {"up to date": GOOD, "rolling": WAITING, "paused": WAITING}
+
+
+def _service(service: Service) -> tuple[Text, ...]:
+    enough = service.ready >= service.desired and service.desired > 0
+    state = Text(service.condition, _STYLES.get(service.condition, BAD))
+    return (
+        Text(service.name),
+        Text(service.tag or "no tag"),
+        Text(service.runs.removeprefix("sha256:")[:12] or "nothing"),
+        Text(f"{service.ready}/{service.desired}", GOOD if enough else WAITING),
+        state + Text(f": {service.note}" if service.note else "", style="default"),
+    )
+
+
+def _table(columns: tuple[str, ...], rows: Any) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _title(finding: Finding) -> str:
+    pods = ", ".join(finding.pods[:3]) + (", …" if len(finding.pods) > 3 else "")
+    many = f" ({len(finding.pods)})" if len(finding.pods) > 1 else ""
+    return f"{finding.service}: {finding.symptom}{many}{f'  {pods}' if pods else ''}"
+
+
+def _told(finding: Finding, log: str) -> tuple[tuple[str, str], ...]:
+    said = (("said", finding.said), ("log", log))
+    return (
+        *((name, line) for name, line in said if line),
+        ("likely", finding.cause),
+        ("do", finding.todo),
+    )
+
+
+def _problem(title: str, lines: tuple[tuple[str, str], ...]) -> RenderableType:
+    details = Table.grid(padding=(0, 2, 0, 0))
+    for name, line in lines:
+        details.add_row(Text(name, style="dim"), Text(line))
+    return Group(Text("  ") + Text(title, style=BAD), Padding(details, (0, 0, 0, 4)))
+
+
+def _line(finding: Finding) -> Text:
+    what = ", ".join(filter(None, (finding.said, finding.cause)))
+    todo = f" → {finding.todo}" if finding.todo != "wait" else ""
+    return Text.assemble((_title(finding), WAITING), f"  {what}{todo}")
+
+
+def document(report: Report) -> dict[str, Any]:
+    """For `--json`. Times are RFC 3339."""
+    return {
+        "stack": report.stack,
+        "at": report.at.isoformat(),
+        "healthy": report.healthy,
+        "problems": [{"what": each.what, "do": each.mend} for each in report.problems],
+        "findings": [
+            {
+                "service": each.service,
+                "pods": list(each.pods),
+                "symptom": each.symptom,
+                "said": each.said,
+                "lastLogLine": report.logs.get(each),
+                "likelyCause": each.cause,
+                "do": each.todo,
+                "grave": each.grave,
+            }
+            for each in report.findings
+        ],
+        "nodes": [
+            {
+                "name": each.name,
+                "ready": each.ready,
+                "since": each.since.isoformat() if each.since else None,
+                "etcd": each.etcd,
+                "apiServer": each.api or "ok",
+            }
+            for each in report.nodes
+        ],
+        "etcd": report.etcd,
+        "services": [
+            {
+                "name": each.name,
+                "tag": each.tag or None,
+                "digest": each.runs or None,
+                "release": each.wanted or None,
+                "ready": each.ready,
+                "desired": each.desired,
+                "state": each.condition,
+                "note": each.note or None,
+            }
+            for each in report.services
+        ],
+        **report.around,
+        "certificates": [
+            {"name": each.name, "ends": each.ends.isoformat()} for each in report.certificates
+        ],
+        "lastUp": report.last_up,
+        "underWay": list(report.under_way),
+    }
