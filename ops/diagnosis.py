@@ -25,6 +25,11 @@ AT_ONCE: Final = 30.0  # seconds; who ends sooner has not begun to work
 SETTLING: Final = 30.0  # seconds in which a pod may be what it should not stay
 CREATING: Final = 180.0  # seconds for a container to come up, image pull included
 _LONGEST: Final = 300  # characters of Kubernetes' own words
+_REPEATED: Final = re.compile(
+    r"(?:Back-off pulling image|Failed to pull image|failed to pull and unpack image|"
+    r'failed to resolve reference) "[^"]*": |ErrImagePull: |rpc error: code = \w+ desc = '
+)
+_DIGEST: Final = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -420,18 +425,26 @@ class _Pod:
             mend = f"{look}; until it is mended: {BACK}"
             otherwise = "the container cannot be made as the pod wants it", mend
             yield self._by(_CREATE, reason, said, otherwise)
-        elif text(dig(ended, "reason")) == "OOMKilled" and dig(status, "ready") is not True:
+        elif text(dig(ended, "reason")) == "OOMKilled" and self._recent(ended, status):
             yield self._finding(
                 "OOMKilled",
-                f"restarted {number(dig(status, 'restartCount'))} times",
+                _restarts(number(dig(status, "restartCount"))).removeprefix("; "),
                 f"it needs more memory than its limit ({self._limit(status)})",
                 f"{BACK}, if the last release is new; else raise memory_mib in "
                 "honeydue/kubernetes/catalogue.py",
+                grave=dig(status, "ready") is not True,
             )
         elif down:
             yield self._crashed(status, ended)
         elif dig(status, "state", "running") is not None and dig(status, "ready") is not True:
             yield self._not_ready(status)
+
+    def _recent(self, ended: Json, status: Json) -> bool:
+        """Whether it is down for it, or came back from it within the hour."""
+        over = moment(dig(ended, "finishedAt"))
+        return dig(status, "ready") is not True or (
+            over is not None and _seconds(self.now, over) < 3600
+        )
 
     def _crashed(self, status: Json, ended: Json) -> Finding:
         code = number(dig(ended, "exitCode"))
@@ -439,7 +452,7 @@ class _Pod:
         lived = _seconds(over, began) if began and over else 0.0
         what = _EXITS.get(code, "it ended" if code else "it ended as if its work were done")
         times = number(dig(status, "restartCount"))
-        said = f"exit code {code} after {_span(lived)}: {what}; restarted {times} times"
+        said = f"exit code {code} after {_span(lived)}: {what}{_restarts(times)}"
         killed = self.told.last(self._name, "Killing")
         if "startup probe" in killed:
             last = self.told.last(self._name, "Unhealthy", "Startup probe")
@@ -490,7 +503,7 @@ class _Pod:
             )
         return self._finding(
             "NotReady",
-            f"booting for {_span(age)}, restarted {times} times{last}",
+            f"booting for {_span(age)}{_restarts(times)}{last}",
             f"it did not boot within the {_span(budget)} of its startup probe, or ended while "
             "booting",
             _BOOT + LOGS,
@@ -516,7 +529,7 @@ class _Pod:
                 f"kubectl -n {self._namespace} describe pod {self._name}; is the node Ready?",
             )
         else:
-            cause = "normal: its image is pulled" if pulling else "normal: it is being made"
+            cause = "normal: its image is being pulled" if pulling else "normal: it is being made"
             yield self._finding("starting", f"for {_span(age)}", cause, "wait", grave=False)
 
     # What is known of it
@@ -722,6 +735,10 @@ def _says(rules: Sequence[_Rule], said: str) -> bool:
     return any(re.search(rule.pattern, said) for rule in rules)
 
 
+def _restarts(times: int) -> str:
+    return {0: "", 1: "; restarted once"}.get(times, f"; restarted {times} times")
+
+
 def _because(said: str) -> str:
     return f" ({said})" if said else ""
 
@@ -737,8 +754,11 @@ def _merged(found: Sequence[Finding]) -> list[Finding]:
 
 
 def _short(said: str) -> str:
-    line = " ".join(said.split())
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+    """One line. What containers' runtimes repeat at each level is left out, and of what is still
+    too long the middle: the cause stands last."""
+    line = _DIGEST.sub(r"\1…", _REPEATED.sub("", " ".join(said.split())))
+    half = _LONGEST // 2
+    return line if len(line) <= _LONGEST else f"{line[:half]} … {line[-half:]}"
 
 
 def _seconds(later: datetime, earlier: datetime) -> float:
@@ -747,8 +767,8 @@ def _seconds(later: datetime, earlier: datetime) -> float:
 
 def _span(seconds: float) -> str:
     """`45 s`, `4 min`, `2 h`, `3 d`."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size or (size == 60 and seconds >= 300):
+    for size, unit, many in ((86400, "d", 2), (3600, "h", 2), (60, "min", 5)):
+        if seconds >= many * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(seconds, 0.0):.0f} s"
 
