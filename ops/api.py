@@ -120,13 +120,15 @@ class Api:
                 last = Unanswered(_said(cause))
                 continue
             try:
-                if answer.status_code != 200:
-                    answer.read()
-                    raise Unanswered(_message(answer))
-                yield answer.iter_lines()
+                if answer.status_code == 200:
+                    yield answer.iter_lines()
+                    return
+                answer.read()
+                last = Unanswered(_message(answer))
+                if answer.status_code < 500:
+                    break
             finally:
                 answer.close()
-            return
         raise last
 
     def health(self, node: str) -> Health:

@@ -133,14 +133,17 @@ def _follow(
         # They wait for lines that may never come, and must not hold up the end of the program.
         threading.Thread(target=listen, args=(pod,), daemon=True).start()
     left, silent = len(pods), []
-    while left:
-        match heard.get():
-            case None:
-                left -= 1
-            case Problem() as problem:
-                silent.append(problem)
-            case Line() as line:
-                tell(line)
+    try:
+        while left:
+            match heard.get():
+                case None:
+                    left -= 1
+                case Problem() as problem:
+                    silent.append(problem)
+                case Line() as line:
+                    tell(line)
+    except KeyboardInterrupt:  # how one says "enough"
+        return
     if silent:
         raise Refused(*silent)
 

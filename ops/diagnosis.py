@@ -158,7 +158,7 @@ _SCHEDULE: Final = (
     _Rule(
         r"volume node affinity conflict|didn't match PersistentVolume's node affinity",
         "its disk is on a node that is gone or cordoned (a local disk does not move)",
-        "bring that node back (`up` makes a lost server anew); docs/rebuild.md, Redis",
+        "bring that node back (`up` makes a lost server anew); docs/rebuild.md, One node",
     ),
     _Rule(
         r"Insufficient (?P<what>memory|cpu)(?=.*topology spread)",

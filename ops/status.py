@@ -308,7 +308,7 @@ def _etcd(nodes: Sequence[Node], health: Sequence[Health]) -> tuple[str, list[Pr
     spare = len(healthy) - need
     said = f"{len(healthy)} of {len(members)} members healthy, {need} needed"
     if spare < 0:
-        mend = "docs/rebuild.md, Lost quorum: nothing can be changed until it is back"
+        mend = "docs/rebuild.md, All nodes: without a quorum nothing can be changed"
         return f"{said}: no quorum", [Problem(f"etcd: {said}", mend)]
     if len(healthy) < len(members):
         mend = "bring the missing member back before anything else: see the nodes"

@@ -1,0 +1,168 @@
+"""Three nodes' API servers that answer from one list of objects: TLS with client certificates."""
+
+from __future__ import annotations
+
+import copy
+import http.server
+import json
+import ssl
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+
+from tests.providers.api_server import credentials
+
+Json = dict[str, Any]
+READY = "[+]ping ok\n[+]log ok\n[+]etcd ok\nreadyz check passed\n"
+
+
+@dataclass
+class Objects:
+    """`kinds`: plural → objects; `logs`: (pod, whether previous) → lines with their time stamps."""
+
+    kinds: dict[str, list[Json]] = field(default_factory=dict)
+    logs: dict[tuple[str, bool], list[str]] = field(default_factory=dict)
+    patches: list[tuple[str, Json, dict[str, list[str]]]] = field(default_factory=list)
+
+    def one(self, path: str) -> Json | None:
+        *_, kind, name = path.split("/")
+        found = [x for x in self.kinds.get(kind, ()) if x["metadata"]["name"] == name]
+        return found[0] if found else None
+
+
+class ApiServer:
+    """`status` other than 200: what it answers to everything; `readyz`: what it says of itself."""
+
+    def __init__(self, folder: Path, objects: Objects) -> None:
+        self.status, self.readyz, self.delay = 200, READY, 0.0
+        self.asked: list[str] = []
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                url = urlsplit(self.path)
+                server.asked.append(url.path)
+                time.sleep(server.delay)
+                query = parse_qs(url.query)
+                if url.path == "/readyz":
+                    failed = "[-]" in server.readyz
+                    self._answer(500 if failed else 200, server.readyz)
+                elif server.status != 200:
+                    self._refuse(server.status, "etcdserver: no leader")
+                elif url.path.endswith("/log"):
+                    self._log(url.path.split("/")[-2], query)
+                elif (found := objects.one(url.path)) is not None:
+                    self._answer(200, json.dumps(found))
+                elif url.path.split("/")[-2] in objects.kinds:
+                    self._refuse(404, "not found")
+                else:
+                    items = objects.kinds.get(url.path.split("/")[-1], [])
+                    for selector in query.get("labelSelector", ()):
+                        key, value = selector.split("=")
+                        items = [x for x in items if x["metadata"]["labels"].get(key) == value]
+                    self._answer(200, json.dumps({"kind": "List", "items": items}))
+
+            def do_PATCH(self) -> None:
+                url = urlsplit(self.path)
+                server.asked.append(f"PATCH {url.path}")
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                assert self.headers["Content-Type"] == "application/merge-patch+json"
+                found = objects.one(url.path)
+                if server.status != 200:
+                    self._refuse(server.status, "etcdserver: no leader")
+                elif found is None:
+                    self._refuse(404, "not found")
+                else:
+                    query = parse_qs(url.query)
+                    objects.patches.append((url.path, body, query))
+                    changed = merged(copy.deepcopy(found), body)
+                    if "dryRun" not in query:
+                        found.clear()
+                        found.update(changed)
+                    self._answer(200, json.dumps(changed))
+
+            def _log(self, pod: str, query: dict[str, list[str]]) -> None:
+                lines = objects.logs.get((pod, query.get("previous") == ["true"]))
+                if lines is None:
+                    self._refuse(400, f'container "api" in pod "{pod}" is waiting to start')
+                    return
+                lines = lines[-int(query["tailLines"][0]) :]
+                if "timestamps" not in query:
+                    lines = [line.split(" ", 1)[1] for line in lines]
+                self._answer(200, "".join(f"{line}\n" for line in lines))
+
+            def _refuse(self, code: int, message: str) -> None:
+                self._answer(code, json.dumps({"kind": "Status", "message": message}))
+
+            def _answer(self, code: int, text: str) -> None:
+                body = text.encode()
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Not on the tests' terminal."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        folder.mkdir(parents=True)
+        self.kubeconfig: Json = yaml.safe_load(credentials(folder, self._server.server_port))
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(folder / "server.crt", folder / "server.key")
+        tls.load_verify_locations(folder / "ca.crt")
+        tls.verify_mode = ssl.CERT_REQUIRED
+        self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Afterwards its port refuses."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+
+
+class Nodes:
+    """honeydue-1 to 3; `kubeconfig` has a context for each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.objects = Objects()
+        self.servers = {
+            name: ApiServer(folder / name, self.objects)
+            for name in ("honeydue-1", "honeydue-2", "honeydue-3")
+        }
+
+    @property
+    def kubeconfig(self) -> str:
+        document: Json = {"clusters": [], "users": [], "contexts": []}
+        for name, server in self.servers.items():
+            for kind in ("clusters", "users"):
+                (entry,) = server.kubeconfig[kind]
+                document[kind].append({**entry, "name": name})
+            context = {"cluster": name, "user": name}
+            document["contexts"].append({"name": name, "context": context})
+        return yaml.safe_dump({**document, "current-context": "honeydue-1"})
+
+    def stop(self) -> None:
+        for server in self.servers.values():
+            server.stop()
+
+
+def merged(value: Json, patch: Json) -> Json:
+    """RFC 7386."""
+    for key, change in patch.items():
+        if change is None:
+            value.pop(key, None)
+        elif isinstance(change, dict):
+            value[key] = merged(value.get(key) or {}, change)
+        else:
+            value[key] = change
+    return value

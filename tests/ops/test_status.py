@@ -1,0 +1,383 @@
+"""`ops status`, as the operator meets it: on a screen, by its exit code, as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ops import watching
+from ops.api import Api
+from ops.cli import main
+from ops.engine import Engine
+from ops.problems import Refused
+from rehearsal.engine.state import Backend
+from tests.ops.api_servers import Nodes
+from tests.ops.kubernetes_json import (
+    DIGEST,
+    OTHER,
+    Json,
+    container,
+    crashing,
+    deployed,
+    image,
+    node,
+    pod,
+    well,
+)
+from tests.ops.pulumi import Pulumi
+
+Ops = Callable[..., tuple[int, str]]
+PASSWORD = "hunter2-canary-password"
+SERVICES = ("api", "worker", "admin")
+
+
+class Production:
+    """A healthy one; a test breaks what it is about, and asks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.nodes = Nodes(folder / "nodes")
+        self.pulumi = Pulumi(folder / "bin")
+        (folder / "state").mkdir()
+        self.kinds["nodes"] = [node(name) for name in self.nodes.servers]
+        self.kinds["deployments"] = [deployed(service) for service in SERVICES]
+        self.kinds["pods"] = [well(service) for service in SERVICES]
+        redis = {"metadata": {"name": "redis"}, "spec": {"replicas": 1}}
+        self.kinds["statefulsets"] = [{**redis, "status": {"readyReplicas": 1}}]
+        ready = {"numberReady": 3, "desiredNumberScheduled": 3}
+        self.kinds["daemonsets"] = [{"metadata": {"name": "traefik"}, "status": ready}]
+        secret = {"DATABASE_PASSWORD": "aHVudGVyMi1jYW5hcnktcGFzc3dvcmQ="}
+        self.kinds["secrets"] = [{"metadata": {"name": "honeydue-secrets-1"}, "data": secret}]
+        self.begun = datetime.now(UTC) - timedelta(hours=5)
+        self.answers: dict[str, Any] = {
+            "whoami": {"url": f"file://{folder / 'state'}"},
+            "stack_output": {
+                "kubeconfig": self.nodes.kubeconfig,
+                "images": {service: image(service) for service in SERVICES},
+                "nodes": {name: {} for name in self.nodes.servers},
+            },
+            "stack_history": [
+                {"kind": "refresh", "result": "failed"},
+                {
+                    "kind": "update",
+                    "startTime": f"{self.begun:%Y-%m-%dT%H:%M:%S.000Z}",
+                    "result": "succeeded",
+                    "resourceChanges": {"same": 90, "update": 1},
+                },
+            ],
+            "stack_export": state(server_ca="2036-11-20T00:00:00Z"),
+        }
+        self.say()
+
+    def say(self) -> None:
+        self.pulumi.answers(**self.answers)
+
+    @property
+    def kinds(self) -> dict[str, list[Json]]:
+        return self.nodes.objects.kinds
+
+    def deployment(self, service: str, **status: Any) -> None:
+        self.kinds["deployments"] = [
+            deployed(service, **status) if each["metadata"]["name"] == service else each
+            for each in self.kinds["deployments"]
+        ]
+
+    def pods(self, *pods: Json) -> None:
+        """Of api, instead of the one that is well."""
+        self.kinds["pods"] = [*pods, *map(well, ("worker", "admin"))]
+
+
+def state(**ends: str) -> Json:
+    """An exported stack with these certificates."""
+    resources = [
+        {
+            "urn": f"urn:pulumi:prod::honeydue::tls:index/selfSignedCert:SelfSignedCert::{name}",
+            "type": "tls:index/selfSignedCert:SelfSignedCert",
+            "outputs": {"validityEndTime": end},
+        }
+        for name, end in ends.items()
+    ]
+    return {"version": 3, "deployment": {"resources": resources}}
+
+
+@pytest.fixture
+def prod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Production]:
+    made = Production(tmp_path)
+    monkeypatch.setenv("PATH", str(made.pulumi.folder), prepend=os.pathsep)
+    # The stand-ins' certificates are a day old at most, and K3s's are not what most tests are of.
+    monkeypatch.setattr("ops.certificates.SOON", timedelta(hours=1))
+    yield made
+    made.nodes.stop()
+
+
+@pytest.fixture
+def ops(prod: Production, capsys: pytest.CaptureFixture[str]) -> Ops:
+    def run(*words: str) -> tuple[int, str]:
+        code = main([*words, "--stack", "prod"])
+        printed = capsys.readouterr()
+        read = printed.out + printed.err
+        assert PASSWORD not in read
+        assert PASSWORD not in prod.pulumi.log
+        return code, read
+
+    return run
+
+
+def squeezed(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def test_a_healthy_production_is_one_calm_screen(prod: Production, ops: Ops) -> None:
+    code, read = ops("status")
+    lines = squeezed(read)
+    assert code == 0
+    assert lines[0].startswith("honeyDue prod ")
+    assert lines[0].endswith("healthy")
+    assert lines[1:] == [
+        "etcd 3 of 3 members healthy, 2 needed, so 1 may be lost",
+        "redis 1/1 ready",
+        "traefik 3/3 ready",
+        next(line for line in lines if line.startswith("certificates 4; the first to end: hon")),
+        f"last up succeeded, 5 h ago ({prod.begun:%Y-%m-%d %H:%M} UTC): 1 update",
+        "Node State etcd API server",
+        next(line for line in lines if line.startswith("honeydue-1 Ready ")),
+        next(line for line in lines if line.startswith("honeydue-2 Ready ")),
+        next(line for line in lines if line.startswith("honeydue-3 Ready ")),
+        "Service Runs Digest Ready State",
+        "api 237c6b8 aaaaaaaaaaaa 3/3 up to date",
+        "worker 237c6b8 aaaaaaaaaaaa 1/1 up to date",
+        "admin 237c6b8 aaaaaaaaaaaa 2/2 up to date",
+    ]
+
+
+def test_a_crashing_release_is_told_with_its_last_words_and_the_verb(
+    prod: Production, ops: Ops
+) -> None:
+    prod.pods(pod(name="api-new", digest=OTHER, containers=[crashing(2, 1)]), well(name="api-old"))
+    prod.deployment("api", digest=OTHER, updatedReplicas=1, replicas=4, progressing="Updated")
+    prod.answers["stack_output"]["images"]["api"] = image("api", OTHER)
+    prod.say()
+    panic = f"panic: dial postgres://honeydue:{PASSWORD}@db/honeydue: refused"
+    prod.nodes.objects.logs["api-new", True] = [
+        "2026-11-22T03:00:00.1Z starting",
+        f"2026-11-22T03:00:00.2Z {panic}",
+    ]
+    code, read = ops("status")
+    lines = squeezed(read)
+    assert code == 1
+    assert lines[0].endswith("UNHEALTHY")
+    row = "api 237c6b8 bbbbbbbbbbbb 3/3 rolling: 1 of 3 pods are of the new revision; 1 still of "
+    assert row + "another image" in lines
+    assert lines[lines.index("What is wrong") + 1 :] == [
+        "api: CrashLoopBackOff api-new",
+        "said exit code 2 after 1 s: it panicked, or was called wrongly; restarted 4 times",
+        "log panic: dial postgres://honeydue:[secret]@db/honeydue: refused",
+        "likely it does not start: a panic, a missing or wrong setting, or the database refuses it",
+        "do python -m ops logs api --previous says why; until it is mended: python -m ops rollback",
+    ]
+
+
+def test_a_first_boot_behind_the_migration_lock_is_not_unhealthy(
+    prod: Production, ops: Ops
+) -> None:
+    began = f"{datetime.now(UTC) - timedelta(seconds=200):%Y-%m-%dT%H:%M:%SZ}"
+    booting = container(state={"running": {"startedAt": began}})
+    prod.pods(*(pod(name=f"api-{n}", containers=[booting]) for n in "abc"))
+    prod.deployment("api", readyReplicas=0, updatedReplicas=3, progressing="ReplicaSetUpdated")
+    code, read = ops("status")
+    assert code == 0, read
+    assert "booting (3)" in read
+    assert "migration lock" in read
+    assert "What is wrong" not in read
+
+
+def test_a_rollout_that_stands_still_is_unhealthy(prod: Production, ops: Ops) -> None:
+    prod.deployment("admin", progressing="ProgressDeadlineExceeded", updatedReplicas=1)
+    code, read = ops("status")
+    assert code == 1
+    assert "admin: its rollout stands still; 1 of 2 pods are of the new revision" in read
+    assert "python -m ops rollback" in read
+
+
+@pytest.mark.parametrize(
+    ("service", "found", "told"),
+    [
+        ("api", [], "api: there is no Deployment of it"),
+        ("worker", [deployed("worker", readyReplicas=0)], "worker: 0 of 1 pods are ready, and no"),
+        ("api", [deployed("api", OTHER)], "api: runs bbbbbbbbbbbb, the release is aaaaaaaaaaaa"),
+    ],
+)
+def test_a_service_that_is_not_what_the_release_says_is_unhealthy(
+    prod: Production, ops: Ops, service: str, found: list[Json], told: str
+) -> None:
+    others = [x for x in prod.kinds["deployments"] if x["metadata"]["name"] != service]
+    prod.kinds["deployments"] = [*others, *found]
+    code, read = ops("status")
+    assert code == 1
+    assert told in read
+
+
+def test_a_dead_node_costs_a_member_and_the_next_one_is_asked(prod: Production, ops: Ops) -> None:
+    prod.nodes.servers["honeydue-1"].stop()
+    prod.kinds["nodes"][0] = node("honeydue-1", ready="Unknown")
+    code, read = ops("status")
+    lines = squeezed(read)
+    assert code == 1
+    assert "etcd 2 of 3 members healthy, 2 needed, so none more may be lost" in lines
+    assert any(line.startswith("honeydue-1 not Ready") for line in lines)
+    assert "honeydue-1 is not Ready (Kubelet stopped posting node status.)" in lines
+    assert any(line.startswith("honeydue-1: its API server does not answer (") for line in lines)
+    assert "api 237c6b8 aaaaaaaaaaaa 3/3 up to date" in lines
+
+
+def test_etcd_without_a_quorum_is_said_and_the_rest_is_still_shown(
+    prod: Production, ops: Ops
+) -> None:
+    for server in prod.nodes.servers.values():
+        server.status, server.readyz = 503, "[+]ping ok\n[-]etcd failed: reason withheld\n"
+    code, read = ops("status")
+    assert code == 1
+    assert "honeydue-2: its API server not ready: etcd failed" in read
+    assert "no API server answers (honeydue-1: etcdserver: no leader" in read
+    assert "last up       succeeded" in read
+
+
+def test_no_api_server_at_all_is_said_with_the_firewalls_setting(
+    prod: Production, ops: Ops
+) -> None:
+    prod.nodes.stop()
+    code, read = ops("status")
+    assert code == 1
+    assert "operator.apiCidrs" in read
+    assert "last up       succeeded" in read
+    assert "Service" not in read
+
+
+@pytest.mark.parametrize(
+    ("verb", "told"),
+    [
+        ("stack_output", "incorrect passphrase"),
+        ("stack_history", "history is away"),
+        ("stack_export", "export is away"),
+        ("whoami", "nobody is logged in"),
+    ],
+)
+def test_what_the_engine_cannot_say_is_said_and_the_rest_is_still_shown(
+    prod: Production, ops: Ops, verb: str, told: str
+) -> None:
+    prod.answers[verb] = {"error": told}
+    prod.say()
+    code, read = ops("status")
+    assert code == 1
+    assert told in read
+    if verb != "stack_output":
+        assert "api      237c6b8" in read
+
+
+def test_a_run_under_way_is_named_and_its_old_outputs_are_no_fault(
+    prod: Production, ops: Ops
+) -> None:
+    prod.deployment("api", digest=OTHER, updatedReplicas=1, progressing="ReplicaSetUpdated")
+    prod.pods(well(digest=OTHER))
+    with Backend(prod.folder / "state").lock("honeydue", "prod"):
+        code, read = ops("status")
+    assert code == 0, read
+    assert f"(pid {os.getpid()}) since " in read
+    assert "rolling" in read
+
+
+def test_a_failed_last_up_is_unhealthy(prod: Production, ops: Ops) -> None:
+    prod.answers["stack_history"][1]["result"] = "failed"
+    prod.say()
+    code, read = ops("status")
+    assert code == 1
+    assert "the last `up` failed, 5 h ago" in read
+
+
+def test_a_certificate_that_ends_soon_is_unhealthy(prod: Production, ops: Ops) -> None:
+    soon = datetime.now(UTC) + timedelta(minutes=10)
+    prod.answers["stack_export"] = state(server_ca=f"{soon:%Y-%m-%dT%H:%M:%SZ}")
+    prod.say()
+    code, read = ops("status")
+    assert code == 1
+    assert "the certificate server_ca ends in 0 days" in read
+
+
+def test_json_says_the_same_as_the_screen(prod: Production, ops: Ops) -> None:
+    prod.pods(pod(name="api-new", containers=[crashing(2, 1)]))
+    code, read = ops("status", "--json")
+    said = json.loads(read)
+    assert code == 1
+    assert said["healthy"] is False
+    assert [each["symptom"] for each in said["findings"]] == ["CrashLoopBackOff"]
+    assert [each["apiServer"] for each in said["nodes"]] == ["ok"] * 3
+    assert said["services"][0] == {
+        "name": "api",
+        "tag": "237c6b8",
+        "digest": DIGEST,
+        "release": DIGEST,
+        "ready": 3,
+        "desired": 3,
+        "state": "up to date",
+        "note": None,
+    }
+
+
+def test_while_the_secrets_cannot_be_read_no_foreign_word_is_shown(
+    prod: Production, ops: Ops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prod.pods(pod(name="api-new", containers=[crashing(2, 1)]))
+    prod.nodes.objects.logs["api-new", True] = [f"2026-11-22T03:00:00Z {PASSWORD}"]
+    listed = Api.list
+
+    def no_secrets(self: Api, path: str, **query: str) -> list[Any]:
+        if path.endswith("/secrets"):
+            raise Refused
+        return listed(self, path, **query)
+
+    monkeypatch.setattr(Api, "list", no_secrets)
+    code, read = ops("status")
+    assert code == 1
+    assert "CrashLoopBackOff" in read
+    assert "the secrets to mask in it cannot be read" in read
+
+
+def test_watch_looks_again_until_ctrl_c_and_says_how_it_was_last(
+    prod: Production, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rounds = 0
+
+    def sleep(_seconds: float) -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 1:
+            prod.deployment("api", progressing="ProgressDeadlineExceeded")
+        else:
+            raise KeyboardInterrupt
+
+    found = Engine("pulumi", "prod")
+    healthy = watching.watch(found, Console(), again=True, as_json=True, sleep=sleep)
+    said = [json.loads(line)["healthy"] for line in capsys.readouterr().out.splitlines()]
+    assert said == [True, False]
+    assert not healthy
+    # The engine, a process for each verb, is asked only once for both.
+    assert prod.pulumi.log.count("stack output") == 1
+
+
+def test_it_takes_less_than_a_second(ops: Ops) -> None:
+    """Beside its imports. The best of three: others work on this machine too."""
+
+    def seconds() -> float:
+        began = time.monotonic()
+        assert ops("status")[0] == 0
+        return time.monotonic() - began
+
+    assert min(seconds() for _ in range(3)) < 1.0
