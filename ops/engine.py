@@ -97,8 +97,11 @@ class Engine:
         page = ("--page-size", str(_HISTORY_PAGE), "--page", "1") if self.kind == "pulumi" else ()
         return list(self._json("stack", "history", "--json", *page) or [])
 
-    def holders(self) -> list[str]:
-        """Who runs something on the stack now, and since when; nobody: empty."""
+    def holders(self) -> list[str] | None:
+        """Who runs something on the stack now, and since when; nobody: empty. None: the state is in
+        a bucket, whose locks no verb shows."""
+        if not self._url.startswith(("file://", "http://", "https://")):
+            return None
         if self._files is not None:
             return self._files.holders()
         return [
@@ -132,9 +135,13 @@ class Engine:
     # The backend
 
     @cached_property
+    def _url(self) -> str:
+        return str(self._json("whoami", "--json", scoped=False)["url"])
+
+    @cached_property
     def _files(self) -> _Files | None:
         """The folder of a DIY backend; None: Pulumi Cloud."""
-        url = str(self._json("whoami", "--json", scoped=False)["url"])
+        url = self._url
         if url.startswith("file://"):
             folder = Path(url.removeprefix("file://").split("?")[0]).expanduser()
             return _Files(self.folder / folder, self.project, self.stack)

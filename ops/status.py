@@ -100,7 +100,8 @@ class Report:
     logs: Mapping[Finding, str]
     certificates: Sequence[Certificate]
     last_up: str
-    under_way: Sequence[str]
+    under_way: Sequence[str] | None
+    """Who runs something on the stack now; None: not known."""
     problems: Sequence[Problem] = field(default_factory=tuple)
 
     @property
@@ -249,7 +250,7 @@ def judge(engine: Engine, stack: Stack, cluster: Cluster, now: datetime) -> Repo
         logs=cluster.logs,
         certificates=ends,
         last_up=last,
-        under_way=stack.holders or (),
+        under_way=stack.holders,
         problems=tuple(problems + failed),
     )
 

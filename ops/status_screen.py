@@ -65,7 +65,9 @@ def _facts(report: Report) -> Table:
     else:
         facts.add_row("certificates", "not known")
     facts.add_row("last up", report.last_up)
-    for holder in report.under_way:
+    if report.under_way is None:
+        facts.add_row("under way", "not known")
+    for holder in report.under_way or ():
         facts.add_row("under way", Text(f"a run by {holder}", style=WAITING))
     return facts
 
@@ -181,5 +183,5 @@ def document(report: Report) -> dict[str, Any]:
             {"name": each.name, "ends": each.ends.isoformat()} for each in report.certificates
         ],
         "lastUp": report.last_up,
-        "underWay": list(report.under_way),
+        "underWay": None if report.under_way is None else list(report.under_way),
     }

@@ -294,6 +294,14 @@ def test_a_run_under_way_is_named_and_its_old_outputs_are_no_fault(
     assert "rolling" in read
 
 
+def test_a_state_in_a_bucket_hides_only_who_is_at_work(prod: Production, ops: Ops) -> None:
+    prod.answers["whoami"] = {"url": "s3://honeydue-state?region=eu"}
+    prod.say()
+    code, read = ops("status")
+    assert code == 0, read
+    assert "under way not known" in squeezed(read)
+
+
 def test_a_failed_last_up_is_unhealthy(prod: Production, ops: Ops) -> None:
     prod.answers["stack_history"][1]["result"] = "failed"
     prod.say()
