@@ -21,6 +21,7 @@ from honeydue.kubernetes.catalogue import NAME
 
 Json = Any
 
+OURS: Final = "honeydue"  # the namespace
 AT_ONCE: Final = 30.0  # seconds; who ends sooner has not begun to work
 SETTLING: Final = 30.0  # seconds in which a pod may be what it should not stay
 CREATING: Final = 180.0  # seconds for a container to come up, image pull included
@@ -540,7 +541,7 @@ class _Pod:
 
     @property
     def _namespace(self) -> str:
-        return text(dig(self.pod, "metadata", "namespace")) or "honeydue"
+        return text(dig(self.pod, "metadata", "namespace")) or OURS
 
     @property
     def _node(self) -> str:
@@ -575,6 +576,13 @@ class _Pod:
         self, symptom: str, said: str, cause: str, todo: str, *, grave: bool = True
     ) -> Finding:
         service = service_of(self.pod)
+        if self._namespace != OURS and grave:
+            # K3s's own (DNS, Traefik): no verb of ours rolls them back or knows their boot.
+            look = f"kubectl -n {self._namespace}"
+            todo = f"{look} describe pod {self._name}; {look} logs {self._name} --previous"
+            cause = "K3s runs it, and not this program: " + (
+                "its own log says why" if symptom == "CrashLoopBackOff" else cause
+            )
         return Finding(
             service=service,
             pods=(self._name,) if self._name else (),

@@ -471,6 +471,15 @@ def test_an_older_kubelet_leads_to_the_same_finding_by_its_events() -> None:
     assert (old.cause, old.todo) == (new.cause, new.todo)
 
 
+def test_a_pod_of_k3s_is_not_rolled_back_by_our_verbs() -> None:
+    metadata = {"namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}}
+    coredns = pod(name="coredns-1", metadata=metadata, containers=[crashing(1, 1)])
+    (found,) = Seen(pods=[coredns]).findings()
+    assert found.service == "kube-dns"
+    assert "python -m ops" not in found.todo
+    assert "kubectl -n kube-system logs coredns-1 --previous" in found.todo
+
+
 @pytest.mark.parametrize(
     ("seconds", "grave"), [(5, False), (239, False), (269, False), (271, True)]
 )

@@ -225,6 +225,22 @@ def test_a_service_that_is_not_what_the_release_says_is_unhealthy(
     assert told in read
 
 
+@pytest.mark.parametrize(
+    ("kind", "found", "told"),
+    [
+        ("statefulsets", [{"metadata": {"name": "redis"}, "spec": {"replicas": 1}}], "redis: 0/1"),
+        ("daemonsets", [], "traefik: 0/0 ready"),
+    ],
+)
+def test_without_redis_or_traefik_production_is_unhealthy(
+    prod: Production, ops: Ops, kind: str, found: list[Json], told: str
+) -> None:
+    prod.kinds[kind] = found
+    code, read = ops("status")
+    assert code == 1
+    assert told in read
+
+
 def test_a_dead_node_costs_a_member_and_the_next_one_is_asked(prod: Production, ops: Ops) -> None:
     prod.nodes.servers["honeydue-1"].stop()
     prod.kinds["nodes"][0] = node("honeydue-1", ready="Unknown")
