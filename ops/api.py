@@ -201,7 +201,8 @@ def _said(cause: httpx.HTTPError) -> str:
         return "no answer within 2 s"
     if isinstance(cause, httpx.ReadTimeout):
         return "no answer within 5 s"
-    return " ".join(str(cause).split()) or type(cause).__name__
+    said = re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(cause).split()))
+    return said or type(cause).__name__
 
 
 def _certificate_ends(answer: httpx.Response) -> datetime | None:

@@ -429,7 +429,7 @@ def _around(lists: Mapping[str, Sequence[Any]], *, rehearsed: bool) -> dict[str,
         )
 
     redis, traefik = found("statefulsets", REDIS.name), found("daemonsets", "traefik")
-    around = {"redis": "none here: an external one is used"}
+    around = {"redis": "none in the cluster: an external one, or not made yet"}
     if redis is not None:
         ready = number(dig(redis, "status", "readyReplicas"))
         around["redis"] = f"{ready}/{number(dig(redis, 'spec', 'replicas'))} ready"
