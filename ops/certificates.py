@@ -26,9 +26,11 @@ class Certificate:
 
 
 def in_state(state: Any) -> list[Certificate]:
-    """Of an exported stack; the first to end first. One that says no date is left out."""
+    """Of an exported stack or a checkpoint; the first to end first. One that says no date is left
+    out."""
     found = []
-    for resource in items(dig(state, "deployment", "resources")):
+    exported, kept = dig(state, "deployment"), dig(state, "checkpoint", "latest")
+    for resource in items(dig(exported or kept, "resources")):
         kind, urn = text(dig(resource, "type")), text(dig(resource, "urn"))
         ends = _moment(dig(resource, "outputs", _ENDS.get(kind, "")))
         if kind in _ENDS and ends is not None:

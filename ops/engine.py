@@ -93,17 +93,27 @@ class Engine:
 
     def updates(self) -> list[Any]:
         """The CLI's records of the last runs (kind, startTime, result, …), newest first."""
+        if self._local is not None:  # a file instead of a process
+            return self._local.updates(_HISTORY_PAGE)
         # A history grows for ever, and the CLI prints all of it unless told; the rehearsal does.
         page = ("--page-size", str(_HISTORY_PAGE), "--page", "1") if self.kind == "pulumi" else ()
         return list(self._json("stack", "history", "--json", *page) or [])
 
+    def locate(self) -> None:
+        """Finds out where the state is, for those who ask at the same time."""
+        _ = self._url
+
+    def last_state(self) -> Any:
+        """The checkpoint that the last run left, secrets encrypted; None before the first one."""
+        return self.state() if self._local is None else next(self._local.history(), None)
+
     def holders(self) -> list[str] | None:
         """Who runs something on the stack now, and since when; nobody: empty. None: the state is in
         a bucket, whose locks no verb shows."""
-        if not self._url.startswith(("file://", "http://", "https://")):
+        if self._local is not None:
+            return self._local.holders()
+        if not self._url.startswith(("http://", "https://")):
             return None
-        if self._files is not None:
-            return self._files.holders()
         return [
             "somebody (Pulumi Cloud does not say who)"
             for summary in self._json("stack", "ls", "--json", scoped=False)
@@ -137,6 +147,11 @@ class Engine:
     @cached_property
     def _url(self) -> str:
         return str(self._json("whoami", "--json", scoped=False)["url"])
+
+    @property
+    def _local(self) -> _Files | None:
+        """The same where one can do without it."""
+        return self._files if self._url.startswith("file://") else None
 
     @cached_property
     def _files(self) -> _Files | None:
@@ -266,6 +281,18 @@ class _Files:
         finally:
             with suppress(OSError):
                 mine.unlink()
+
+    def updates(self, count: int) -> list[Any]:
+        """The newest so many. One that cannot be read is left out: it says nothing of the rest."""
+        folder = self.root / ".pulumi" / "history" / self.project / self.stack
+        found = []
+        for path in sorted(folder.glob(f"{self.stack}-*.history.json*"), reverse=True)[:count]:
+            with suppress(OSError, EOFError, ValueError):
+                content = path.read_bytes()
+                found.append(
+                    json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+                )
+        return found
 
     def holders(self) -> list[str]:
         return [_holder(path) for path in sorted(self._locks.glob("*.json"))]

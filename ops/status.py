@@ -113,12 +113,14 @@ class Report:
 
 
 def read_stack(engine: Engine) -> Stack:
-    """Each verb of the engine is a child process; they run side by side."""
+    """Each verb of the engine is a child process, and costs a part of a second."""
     unreadable: list[Problem] = []
     with ThreadPoolExecutor() as pool:
         outputs = pool.submit(engine.outputs)
+        # Two at once would ask where the state is twice.
+        pool.submit(engine.locate).exception()
         updates = pool.submit(engine.updates)
-        state = pool.submit(engine.state)
+        state = pool.submit(engine.last_state)
         holders = pool.submit(engine.holders)
     return Stack(
         outputs=_got(outputs, unreadable),

@@ -64,7 +64,7 @@ class Production:
                 "images": {service: image(service) for service in SERVICES},
                 "nodes": {name: {} for name in self.nodes.servers},
             },
-            "stack_history": [
+            "stack_history": [  # of a state elsewhere than in a folder, as `stack_export`
                 {"kind": "refresh", "result": "failed"},
                 {
                     "kind": "update",
@@ -78,7 +78,22 @@ class Production:
         self.say()
 
     def say(self) -> None:
+        """What `pulumi` answers from now on, and what its last runs left in the state's folder."""
         self.pulumi.answers(**self.answers)
+        history = self.folder / "state/.pulumi/history/honeydue/prod"
+        history.mkdir(parents=True, exist_ok=True)
+        for at, record in enumerate(reversed(self.answers["stack_history"])):
+            start = int(self.begun.timestamp())
+            left = {"checkpoint": {"latest": self.answers["stack_export"].get("deployment")}}
+            (history / f"prod-{at}.history.json").write_text(
+                json.dumps({**record, "startTime": start})
+            )
+            (history / f"prod-{at}.checkpoint.json").write_text(json.dumps(left))
+
+    def in_the_cloud(self) -> None:
+        self.answers["whoami"] = {"url": "https://app.pulumi.com/honeydue"}
+        self.answers["stack_ls"] = [{"name": "prod", "updateInProgress": False}]
+        self.say()
 
     @property
     def kinds(self) -> dict[str, list[Json]]:
@@ -277,25 +292,44 @@ def test_no_api_server_at_all_is_said_with_the_firewalls_setting(
     assert "Service" not in read
 
 
-@pytest.mark.parametrize(
-    ("verb", "told"),
-    [
-        ("stack_output", "incorrect passphrase"),
-        ("stack_history", "history is away"),
-        ("stack_export", "export is away"),
-        ("whoami", "nobody is logged in"),
-    ],
-)
-def test_what_the_engine_cannot_say_is_said_and_the_rest_is_still_shown(
-    prod: Production, ops: Ops, verb: str, told: str
-) -> None:
-    prod.answers[verb] = {"error": told}
+def test_a_stack_in_pulumi_cloud_looks_the_same(prod: Production, ops: Ops) -> None:
+    here = squeezed(ops("status")[1])
+    prod.in_the_cloud()
+    there = squeezed(ops("status")[1])
+    assert there[1:] == here[1:]
+
+
+def test_a_run_that_pulumi_cloud_knows_of_is_told(prod: Production, ops: Ops) -> None:
+    prod.in_the_cloud()
+    prod.answers["stack_ls"] = [{"name": "prod", "updateInProgress": True}]
     prod.say()
     code, read = ops("status")
+    assert code == 0
+    assert "under way a run by somebody (Pulumi Cloud does not say who)" in squeezed(read)
+
+
+@pytest.mark.parametrize("verb", ["stack_output", "stack_history", "stack_export", "stack_ls"])
+def test_what_the_engine_cannot_say_is_said_and_the_rest_is_still_shown(
+    prod: Production, ops: Ops, verb: str
+) -> None:
+    prod.in_the_cloud()
+    prod.pulumi.answers(**{**prod.answers, verb: {"error": "the moon is in the way"}})
+    code, read = ops("status")
     assert code == 1
-    assert told in read
+    assert "the moon is in the way" in read
     if verb != "stack_output":
         assert "api      237c6b8" in read
+
+
+def test_without_a_login_to_the_state_the_cluster_is_still_shown(
+    prod: Production, ops: Ops
+) -> None:
+    prod.pulumi.answers(**{**prod.answers, "whoami": {"error": "nobody is logged in"}})
+    code, read = ops("status")
+    assert code == 1
+    assert read.count("nobody is logged in") == 1
+    assert "api      237c6b8" in read
+    assert "last up       not known" in read
 
 
 def test_a_run_under_way_is_named_and_its_old_outputs_are_no_fault(
