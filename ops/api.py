@@ -22,10 +22,12 @@ from ops.problems import refused
 
 NAMESPACE: Final = "honeydue"
 
-# `kubectl rollout` calls itself so, and so do we. The names `kubectl` and `pulumi-kubernetes` would
-# be wrong: the Pulumi provider takes over what those have set (fixCSAFieldManagers in its
-# provider/pkg/await/await.go), and its next apply would remove it and roll the pods once more.
-FIELD_MANAGER: Final = "kubectl-rollout"
+# Not `kubectl-rollout`, as `kubectl rollout restart` calls itself: before it updates a Deployment,
+# Pulumi's provider takes over what managers whose names begin with `kubectl`, `before-first-apply`
+# or `pulumi-kubernetes` have set (pulumi-kubernetes, provider/pkg/await: fixCSAFieldManagers,
+# fluxssa/patch.go), and its apply then removes it. So an `up` that changed no more than an
+# annotation of the Deployment would roll its pods, and one would end a pause. Ours stays as it is.
+FIELD_MANAGER: Final = "honeydue-ops"
 
 _TIMEOUT: Final = httpx.Timeout(5.0, connect=2.0)  # a node that is off answers nothing at all
 _MEND: Final = (

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ops.api import FIELD_MANAGER
 from ops.cli import main
 from ops.masking import hiding, values_of
 from rehearsal.engine.state import Backend
+from rehearsal.providers.kubernetes.managers import handed_over
 from tests.ops.api_servers import Nodes
 from tests.ops.kubernetes_json import Json, container, deployed, pod, well
 from tests.ops.pulumi import Pulumi
@@ -149,11 +151,21 @@ def test_restart_changes_the_pod_template_as_kubectl_does(nodes: Nodes, ops: Ops
     assert path == "/apis/apps/v1/namespaces/honeydue/deployments/api"
     annotations = body["spec"]["template"]["metadata"]["annotations"]
     assert list(annotations) == ["kubectl.kubernetes.io/restartedAt"]
-    # Pulumi's provider takes over, and then removes, what `kubectl` and its own kind have set.
-    assert query == {"fieldManager": ["kubectl-rollout"]}
+    assert query == {"fieldManager": [FIELD_MANAGER]}
     after = found(nodes, "api")
     del after["spec"]["template"]["metadata"]["annotations"]
     assert json.dumps(after) == before
+
+
+@pytest.mark.parametrize(("manager", "taken"), [(FIELD_MANAGER, False), ("kubectl-rollout", True)])
+def test_pulumi_leaves_alone_what_ops_has_set_and_not_what_kubectl_has(
+    manager: str, taken: bool
+) -> None:
+    """What it takes over, its next apply removes: that would roll the pods once more."""
+    applied = {"manager": "pulumi-kubernetes-1f2e", "operation": "Apply", "fieldsV1": {}}
+    annotated = {"manager": manager, "operation": "Update", "fieldsV1": {"f:spec": {}}}
+    live = {"metadata": {"managedFields": [applied, annotated]}}
+    assert (handed_over(live, "pulumi-kubernetes-1f2e") is not None) is taken
 
 
 def test_the_restart_of_the_singleton_says_that_it_is_away_meanwhile(ops: Ops) -> None:
