@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from ops.api import FIELD_MANAGER
+from ops.daily import RESTARTED
 from rehearsal.engine.provider import UNKNOWN, Context, Diff, Properties, ProviderError
 from rehearsal.providers.kubernetes import KubernetesProvider
 from rehearsal.providers.kubernetes.client import MERGE, Client
@@ -204,6 +206,26 @@ def test_what_kubectl_edit_changed_is_found_by_a_refresh_and_put_right(
     assert provider.diff(CONFIG_MAP, id_, *seen, inputs).changed == ("data.A",)
     after = provider.update(CONFIG_MAP, id_, *seen, inputs, context())
     assert after["data"] == {"A": "1", "B": "2"}
+
+
+@pytest.mark.parametrize(("manager", "stays"), [(FIELD_MANAGER, True), ("kubectl-rollout", False)])
+def test_a_restart_by_ops_is_neither_undone_nor_repeated_by_the_next_up(
+    provider: KubernetesProvider, api: Client, namespace: str, manager: str, stays: bool
+) -> None:
+    """One by kubectl is: an `up` that changes an annotation of the Deployment rolls its pods."""
+    inputs = deployment(namespace, replicas=0)
+    id_, outputs = provider.create(DEPLOYMENT, inputs, context())
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/api"
+    at = {RESTARTED: "2026-11-22T03:00:00Z"}
+    restart = {"spec": {"template": {"metadata": {"annotations": at}}}}
+    api.request("PATCH", path, query={"fieldManager": manager}, body=restart, content_type=MERGE)
+    seen = provider.read(DEPLOYMENT, id_, inputs, outputs, context())
+    assert seen is not None
+    assert provider.diff(DEPLOYMENT, id_, *seen, inputs).changed == ()
+    tagged = copy.deepcopy(inputs)
+    tagged["metadata"]["annotations"] = {"honeydue.com/image-tag": "237c6b8"}
+    after = provider.update(DEPLOYMENT, id_, *seen, tagged, context())
+    assert after["spec"]["template"]["metadata"].get("annotations") == (at if stays else None)
 
 
 def test_what_kubectl_scale_changed_is_a_conflict_with_its_mend(
