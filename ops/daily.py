@@ -131,7 +131,7 @@ def _follow(
 
     for pod in pods:
         # They wait for lines that may never come, and must not hold up the end of the program.
-        threading.Thread(target=listen, args=(pod,), daemon=True).start()
+        threading.Thread(target=listen, args=(pod,), name=f"log of {pod}", daemon=True).start()
     left, silent = len(pods), []
     try:
         while left:

@@ -41,6 +41,8 @@ class ApiServer:
     def __init__(self, folder: Path, objects: Objects) -> None:
         self.status, self.readyz, self.delay = 200, READY, 0.0
         self.asked: list[str] = []
+        self.released = threading.Event()  # cleared: followed logs do not end
+        self.released.set()
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -96,17 +98,24 @@ class ApiServer:
                 lines = lines[-int(query["tailLines"][0]) :]
                 if "timestamps" not in query:
                     lines = [line.split(" ", 1)[1] for line in lines]
-                self._answer(200, "".join(f"{line}\n" for line in lines))
+                text = "".join(f"{line}\n" for line in lines)
+                if "follow" in query and not server.released.is_set():
+                    self._answer(200, text, more=1)  # the pod goes on
+                    server.released.wait(20)
+                    self.close_connection = True
+                else:
+                    self._answer(200, text)
 
             def _refuse(self, code: int, message: str) -> None:
                 self._answer(code, json.dumps({"kind": "Status", "message": message}))
 
-            def _answer(self, code: int, text: str) -> None:
+            def _answer(self, code: int, text: str, more: int = 0) -> None:
                 body = text.encode()
                 self.send_response(code)
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(len(body) + more))
                 self.end_headers()
                 self.wfile.write(body)
+                self.wfile.flush()
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Not on the tests' terminal."""
@@ -124,6 +133,7 @@ class ApiServer:
 
     def stop(self) -> None:
         """Afterwards its port refuses."""
+        self.released.set()
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()

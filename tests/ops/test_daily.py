@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from ops.api import FIELD_MANAGER
+from ops import daily
+from ops.api import FIELD_MANAGER, Api
 from ops.cli import main
+from ops.engine import Engine
 from ops.masking import hiding, values_of
 from rehearsal.engine.state import Backend
 from rehearsal.providers.kubernetes.managers import handed_over
@@ -94,6 +97,27 @@ def test_followed_lines_come_until_the_pods_end(ops: Ops) -> None:
     assert code == 0
     assert sorted(read.splitlines())[0] == "api-a  a says 1"
     assert len(read.splitlines()) == 4
+
+
+def test_ctrl_c_ends_following_in_peace(nodes: Nodes, capsys: pytest.CaptureFixture[str]) -> None:
+    for server in nodes.servers.values():
+        server.released.clear()
+    told: list[str] = []
+
+    def say(line: str) -> None:
+        told.append(line)
+        if len(told) == 4:
+            raise KeyboardInterrupt
+
+    with Api.of(Engine("pulumi", "prod")) as api:
+        daily.logs(api, "api", say, follow=True)
+    assert len(told) == 4
+    for server in nodes.servers.values():
+        server.released.set()
+    for thread in [t for t in threading.enumerate() if t.name.startswith("log of ")]:
+        thread.join(5)
+        assert not thread.is_alive()
+    assert capsys.readouterr().err == ""
 
 
 def test_json_is_an_object_a_line(ops: Ops) -> None:
