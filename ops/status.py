@@ -88,14 +88,31 @@ class Service:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """What the services cannot do without. `absent`: why it may be missing; "" when it may not."""
+
+    name: str
+    ready: int
+    wanted: int
+    absent: str
+    mend: str
+
+    @property
+    def well(self) -> bool:
+        return bool(self.absent) or self.ready >= self.wanted > 0
+
+    def __str__(self) -> str:
+        return self.absent or f"{self.ready}/{self.wanted} ready"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     stack: str
     at: datetime
     nodes: Sequence[Node]
     etcd: str
     services: Sequence[Service]
-    around: Mapping[str, str]
-    """Redis and Traefik: ready of desired, or why there is none."""
+    around: Sequence[Neighbour]
     findings: Sequence[Finding]
     logs: Mapping[Finding, str]
     certificates: Sequence[Certificate]
@@ -234,7 +251,7 @@ def judge(engine: Engine, stack: Stack, cluster: Cluster, now: datetime) -> Repo
     if "deployments" in lists:
         explained = {each.service for each in cluster.findings}
         problems += [wrong for each in services for wrong in _wrong(each, explained)]
-        problems += [wrong for name, said in around.items() for wrong in _short(name, said)]
+        problems += [Problem(f"{x.name}: {x}", x.mend) for x in around if not x.well]
     problems += [
         Problem(f"the certificate {each.name} ends in {_until(each.ends, now)}", each.mend)
         for each in ends
@@ -247,7 +264,7 @@ def judge(engine: Engine, stack: Stack, cluster: Cluster, now: datetime) -> Repo
         nodes=nodes,
         etcd=etcd,
         services=services if "deployments" in lists else (),
-        around=around if "statefulsets" in lists else {},
+        around=around if "statefulsets" in lists else (),
         findings=cluster.findings,
         logs=cluster.logs,
         certificates=ends,
@@ -424,36 +441,29 @@ def _wrong(service: Service, explained: set[str]) -> list[Problem]:
     return found
 
 
-def _around(lists: Mapping[str, Sequence[Any]], *, rehearsed: bool) -> dict[str, str]:
+def _around(lists: Mapping[str, Sequence[Any]], *, rehearsed: bool) -> list[Neighbour]:
     def found(kind: str, name: str) -> Any:
         return next(
             (x for x in lists.get(kind, ()) if text(dig(x, "metadata", "name")) == name), None
         )
 
     redis, traefik = found("statefulsets", REDIS.name), found("daemonsets", "traefik")
-    around = {"redis": "none in the cluster: an external one, or not made yet"}
-    if redis is not None:
-        ready = number(dig(redis, "status", "readyReplicas"))
-        around["redis"] = f"{ready}/{number(dig(redis, 'spec', 'replicas'))} ready"
-    if traefik is not None:
-        status = dig(traefik, "status")
-        wanted = number(dig(status, "desiredNumberScheduled"))
-        around["traefik"] = f"{number(dig(status, 'numberReady'))}/{wanted} ready"
-    else:
-        around["traefik"] = "not played in the rehearsal" if rehearsed else "0/0 ready"
-    return around
-
-
-def _short(name: str, said: str) -> list[Problem]:
-    if not said.endswith(" ready"):
-        return []
-    ready, _, wanted = said.removesuffix(" ready").partition("/")
-    if ready == wanted != "0":
-        return []
-    if name == "traefik":
-        mend = "kubectl -n kube-system describe daemonset traefik; without it nothing is reached"
-        return [Problem(f"traefik: {said}", mend)]
-    return [Problem(f"{name}: {said}", f"kubectl -n {NAMESPACE} describe pod {name}-0")]
+    return [
+        Neighbour(
+            name=REDIS.name,
+            ready=number(dig(redis, "status", "readyReplicas")),
+            wanted=number(dig(redis, "spec", "replicas")),
+            absent="none in the cluster: an external one, or not made yet" if not redis else "",
+            mend=f"kubectl -n {NAMESPACE} describe pod {REDIS.name}-0",
+        ),
+        Neighbour(
+            name="traefik",
+            ready=number(dig(traefik, "status", "numberReady")),
+            wanted=number(dig(traefik, "status", "desiredNumberScheduled")),
+            absent="not played in the rehearsal" if rehearsed and not traefik else "",
+            mend="kubectl -n kube-system describe daemonset traefik: without it nobody gets in",
+        ),
+    ]
 
 
 def _last_up(updates: Sequence[Any] | None, now: datetime) -> tuple[str, list[Problem]]:

@@ -54,8 +54,8 @@ def _parts(report: Report) -> Iterator[RenderableType]:
 def _facts(report: Report) -> Table:
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_row("etcd", report.etcd)
-    for name, said in report.around.items():
-        facts.add_row(name, said)
+    for each in report.around:
+        facts.add_row(each.name, str(each))
     if report.certificates:
         first = report.certificates[0]
         facts.add_row(
@@ -178,7 +178,7 @@ def document(report: Report) -> dict[str, Any]:
             }
             for each in report.services
         ],
-        **report.around,
+        **{each.name: str(each) for each in report.around},
         "certificates": [
             {"name": each.name, "ends": each.ends.isoformat()} for each in report.certificates
         ],
