@@ -39,7 +39,7 @@ lint: $(STAMP) ## ruff and mypy --strict
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(STAMP) ## measure speed and memory, and write docs/benchmarks.md (half an hour)
+bench: $(STAMP) ## measure speed and memory, and write docs/benchmarks.md (three quarters of an hour)
 	@$(BIN)/python -m rehearsal.cluster.binaries
 	@$(BIN)/python -m bench
 
