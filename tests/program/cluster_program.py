@@ -184,7 +184,7 @@ def declared(
 def workloads(recording: Recording | None = None) -> dict[str, Recorded]:
     """Name in the cluster → everything that makes pods, of whatever kind."""
     found = [r for r in (recording or declared()) if r.type in KINDS]
-    return {r.inputs["metadata"]["name"]: r for r in found}
+    return {r.inputs["metadata"]["name"]: r for r in sorted(found, key=lambda r: r.name)}
 
 
 def template(workload: Recorded) -> dict[str, Any]:
