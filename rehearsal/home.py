@@ -8,7 +8,7 @@
   images.yaml               with IMAGES=1: what differs from the repository's Pulumi.rehearsal.yaml
   serve.json                the serving process: pid, addresses, environment
   logs/                     one file per process
-~/.cache/honeydue-rehearsal/  $HONEYDUE_REHEARSAL_CACHE: all that was built from source, kept for ever
+~/.cache/honeydue-rehearsal/  $HONEYDUE_REHEARSAL_CACHE: everything that is built, kept for ever
 """
 
 from __future__ import annotations
