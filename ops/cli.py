@@ -38,11 +38,9 @@ images_app = typer.Typer(help="What the registry holds of our images.", no_args_
 app.add_typer(images_app, name="images")
 registry_app = typer.Typer(help="The login of the registry.", no_args_is_help=True)
 app.add_typer(registry_app, name="registry")
-config_app = typer.Typer(
-    help="What the application is told: its environment.", no_args_is_help=True
-)
+config_app = typer.Typer(help="The application's environment.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
-secret_app = typer.Typer(help="What the application is told in secret.", no_args_is_help=True)
+secret_app = typer.Typer(help="Its secrets, and the registry's token.", no_args_is_help=True)
 app.add_typer(secret_app, name="secret")
 
 Stack = Annotated[

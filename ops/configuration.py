@@ -19,6 +19,7 @@ from ops.stack_settings import (
     KEYS,
     Confirm,
     StackSettings,
+    content_of,
     refuse_all,
     replace,
     roll,
@@ -166,7 +167,7 @@ def import_(
 ) -> int:
     """`file` takes the env file's place, comments and all."""
     stack = StackSettings.of(engine)
-    fresh = _content(file)
+    fresh = content_of(file)
     if stack.env is None:
         console.print(f"{stack.env_name} does not exist yet", markup=False)
     return _change(stack, console, fresh, dry_run=dry_run, confirm=confirm)
@@ -242,15 +243,6 @@ def _text(stack: StackSettings) -> str:
         raise
 
 
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as cause:
-        raise refused(
-            f"cannot read {file}: {cause.strerror}", "name a file that is there"
-        ) from None
-
-
 # Diff
 
 
@@ -258,10 +250,10 @@ def diff(engine: Engine, console: Console, file: Path | None, *, as_json: bool) 
     """The env file (or `file`) against what the Deployments that exist now are told."""
     stack = StackSettings.of(engine)
     if file is not None:
-        stack = StackSettings(engine, stack.configured, str(file), _content(file))
+        stack = StackSettings(engine, stack.configured, str(file), content_of(file))
     elif stack.env is None:
         refuse_all(stack.problems())
-    source, runs = _running(engine, console)
+    source, runs = _running(engine)
     wanted = {
         service: application.environment_of(service, stack.environment) for service in SERVICES
     }
@@ -289,7 +281,7 @@ def diff(engine: Engine, console: Console, file: Path | None, *, as_json: bool) 
     console.print(differing)
 
 
-def _running(engine: Engine, console: Console) -> tuple[str, dict[str, dict[str, str]]]:
+def _running(engine: Engine) -> tuple[str, dict[str, dict[str, str]]]:
     """("cluster" or "state", service → its environment). The state says it when no API server
     answers: what was deployed last."""
     kubeconfig = engine.outputs().get("kubeconfig")

@@ -20,7 +20,7 @@ from honeydue import application, env_file, rules
 from honeydue.problems import Wrong
 from ops.engine import Engine
 from ops.problems import Problem, Refused, refused
-from ops.stack_settings import Confirm, StackSettings, roll, what_rolls
+from ops.stack_settings import Confirm, StackSettings, content_of, roll, what_rolls
 from ops.table import cells, table
 
 
@@ -147,13 +147,7 @@ def strong_key() -> str:
 
 def read(file: Path) -> dict[str, str]:
     """The file's secrets; Refused with everything that is wrong with it, and none of its values."""
-    try:
-        content = file.read_bytes()
-    except OSError as cause:
-        raise refused(
-            f"cannot read {file}: {cause.strerror}", "name a file that is there"
-        ) from None
-    values, told = env_file.read(content, str(file))
+    values, told = env_file.read(content_of(file), str(file))
     problems = [Problem(f"{one.key} {one.wrong}", _mend(one.wrong, one.mend)) for one in told]
     for key in values or ():
         if key in SECRETS:
@@ -191,13 +185,9 @@ def _value(secret: Secret, file: Path | None) -> str:
     """Without the line end that editors and `echo` add."""
     try:
         if file is not None:
-            return file.read_bytes().decode().rstrip("\n")
+            return content_of(file).decode().rstrip("\n")
         if not sys.stdin.isatty():
             return sys.stdin.buffer.read().decode().rstrip("\n")
-    except OSError as cause:
-        raise refused(
-            f"cannot read {file}: {cause.strerror}", "name a file that is there"
-        ) from None
     except UnicodeDecodeError:
         raise refused(f"{secret.name} is no text in UTF-8", "give the value itself") from None
     if secret.file:
@@ -247,9 +237,7 @@ def _change(
     services = tuple(dict.fromkeys(s for name in changed for s in SECRETS[name].services))
     how = what_rolls(services)
     if REGISTRY_TOKEN in changed:
-        how += (
-            ": the pull secret is made anew in place" if not services else "; the pull secret too"
-        )
+        how += "; the pull secret is made anew, in place"
     console.print(f"\n{how}", markup=False)
     if dry_run:
         console.print("dry run: nothing was changed")
@@ -309,9 +297,8 @@ def _refused_values(values: Mapping[str, str]) -> list[Problem]:
         try:
             SECRETS[name].rule(value)
         except Wrong as wrong:
-            found.append(
-                Problem(f"{_setting(name)} {wrong.why}", f"python -m ops secret set {name}")
-            )
+            mend = f"python -m ops secret set {name}"
+            found.append(Problem(f"{_setting(name)} {wrong.why}", mend))
     return found
 
 
