@@ -2,7 +2,7 @@
 
 Exit codes, of every verb: 0 done; 1 refused, failed, or answered with no (the cause is on the
 terminal, and what could be lost was not touched); 2 wrong command line. Verbs that roll pass the
-engine's own exit code on when its preview or `up` fails.
+engine's own exit code on when its preview or `up` fails. 130: Ctrl-C.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ops.problems import Refused, refused
 
 EXIT_CODES: Final = "Exit codes: 0 done; 1 refused, failed or answered with no; 2 wrong usage."
 ROLLING_EXIT_CODES: Final = (
-    f"{EXIT_CODES} When preview or up fails: the engine's own code (pulumi: 255)."
+    f"{EXIT_CODES} When preview or up fails: the engine's own code (pulumi: 255); 130: Ctrl-C."
 )
 _PLAIN_WIDTH: Final = 160  # where nobody tells a width (pipes, CI)
 
