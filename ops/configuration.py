@@ -197,7 +197,7 @@ def _change(
         return 0
     replace(stack.env_path, fresh, expected=stack.env)
     return roll(
-        stack.engine,
+        stack,
         console,
         confirm=confirm,
         undo=lambda: replace(stack.env_path, stack.env, expected=fresh),

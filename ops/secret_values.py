@@ -252,7 +252,7 @@ def _change(
         for problem in rest:
             console.print(f"  {problem}", markup=False, soft_wrap=True)
         return 0
-    return roll(engine, console, confirm=confirm, undo=undo)
+    return roll(stack, console, confirm=confirm, undo=undo)
 
 
 def _write(

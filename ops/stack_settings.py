@@ -57,6 +57,12 @@ class StackSettings:
     def secrets(self) -> dict[str, str]:
         return {str(key): str(value) for key, value in self.section("secrets").items()}
 
+    @property
+    def builds(self) -> bool:
+        """As Settings.builds, of settings that may not be right yet."""
+        build = self.section("image").get("build")
+        return bool(self.section("app")) if build is None else build in (True, "true")
+
     def section(self, name: str) -> dict[str, Any]:
         """An object of the stack's file; empty when it is none."""
         found = self.configured.values.get(name)
@@ -123,12 +129,21 @@ def what_rolls(services: tuple[str, ...]) -> str:
 Confirm = Callable[[str], bool]
 
 
-def roll(engine: Engine, console: Console, *, confirm: Confirm, undo: Callable[[], None]) -> int:
+def roll(
+    stack: StackSettings, console: Console, *, confirm: Confirm, undo: Callable[[], None]
+) -> int:
     """The engine's preview, the question, the engine's `up`; the exit code. The change stands in
     the files by then: it is taken back by `undo` unless `up` is begun."""
     undone = "nothing was changed"
+    if stack.builds:
+        console.print(
+            "`up` makes the whole stack what its settings say: a commit that was checked out in "
+            f"{stack.section('app').get('path')} since the last one is built and rolls too",
+            markup=False,
+            soft_wrap=True,
+        )
     try:
-        code = engine.preview()
+        code = stack.engine.preview()
         agreed = not code and confirm("Do it?")
     except BaseException:
         undo()
@@ -137,7 +152,7 @@ def roll(engine: Engine, console: Console, *, confirm: Confirm, undo: Callable[[
         undo()
         console.print(f"{undone}: the preview failed" if code else undone)
         return code or 1
-    code = engine.up()
+    code = stack.engine.up()
     if code:
         console.print(
             "\nthe new settings stand in the stack's files, and `up` did not end well: mend what "

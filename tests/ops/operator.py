@@ -19,7 +19,7 @@ from tests.ops.pulumi import Pulumi
 from tests.settings import sample
 
 ENV = "# Web\n" + sample.env_text()
-SECTIONS = ("registry", "secrets", "snapshots", "redis")  # with a secret in them
+SECTIONS = ("registry", "secrets", "snapshots", "redis", "signing")  # with a secret in them
 
 
 class Terminal(io.StringIO):

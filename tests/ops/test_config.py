@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from honeydue import env_file
+from honeydue.images import keys
 from ops import env_edit
 from ops.cli import main
 from ops.stack_settings import rolling, what_rolls
@@ -174,6 +175,18 @@ def test_an_up_that_fails_keeps_the_change_says_so_and_passes_its_code_on(ops: O
     assert (code, ops.did) == (255, ROLLED)
     assert "the new settings stand in the stack's files" in read
     assert "DB_PORT=6432" in ops.env_file.read_text()
+
+
+def test_where_the_stack_builds_it_is_said_that_a_new_commit_rolls_too(ops: Operator) -> None:
+    assert "since the last one" not in ops("config", "set", "DB_PORT=6432", "--yes")[1]
+    key = keys.generate()
+    ops.config |= {
+        "app": {"path": "../honeyDueAPI-go"},
+        "signing": {"publicKey": keys.public_pem(key), "privateKey": keys.private_pem(key)},
+    }
+    code, read = ops("config", "set", "DB_PORT=7432", "--yes")
+    assert code == 0
+    assert "checked out in ../honeyDueAPI-go since the last one is built and rolls too" in read
 
 
 def test_an_edit_by_somebody_else_meanwhile_is_not_overwritten(ops: Operator) -> None:
