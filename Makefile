@@ -29,7 +29,7 @@ rehearse: $(STAMP) ## preview and deploy the whole production on this machine (I
 test: $(STAMP) ## every test (starts a real Kubernetes, a registry and a builder)
 	@$(BIN)/python -m rehearsal.cluster.binaries
 	@[ -n "$$HONEYDUE_WITHOUT_IMAGES" ] || $(BIN)/python -m rehearsal.registry.binaries
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test-program: $(STAMP) ## the program's own tests: seconds, no Go, no network
 	@$(BIN)/python -m pytest tests/program tests/settings
@@ -39,7 +39,7 @@ lint: $(STAMP) ## ruff and mypy --strict
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(STAMP) ## measure speed and memory, and write docs/benchmarks.md (half an hour)
+bench: $(STAMP) ## measure speed and memory, and write docs/benchmarks.md (three quarters of an hour)
 	@$(BIN)/python -m rehearsal.cluster.binaries
 	@$(BIN)/python -m bench
 

@@ -24,7 +24,7 @@ from typing import Any
 from bench import release
 from bench.page import page
 from bench.vendor import write_project
-from rehearsal import serve
+from rehearsal import images, serve
 from rehearsal.engine.deployment import Deployment, Project
 from rehearsal.engine.state import Backend
 from rehearsal.home import REPOSITORY, Home
@@ -50,6 +50,9 @@ def main() -> int:
         os.environ["HONEYDUE_REHEARSAL_HOME"] = str(home.root)
         try:
             for name in (options.part,) if options.part else PARTS:
+                if name == "release" and (reason := images.why_not()):
+                    print(f"not measuring {name}: {reason}", flush=True)
+                    continue
                 print(f"measuring {name}", flush=True)
                 kept[name] = PARTS[name](Path(scratch), options)
         finally:

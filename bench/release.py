@@ -73,8 +73,6 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
 
 def measure(home: Home, scratch: Path, rounds: int) -> Figures:
     """Every scenario, `rounds` times, each time first by the program and then by hand."""
-    if reason := images.why_not():
-        raise SystemExit(reason)
     bench = _prepare(home, scratch)
     found: Figures = {name: {way: [] for way in WAYS} for name in SCENARIOS}
     for turn in range(rounds):

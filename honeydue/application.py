@@ -1,4 +1,4 @@
-"""What honeyDue itself is told: every key of the env file (ConfigMap) and of the secrets (Secret).
+"""What honeyDue itself is told: every key of the env file (ConfigMaps) and of the secrets (Secret).
 
 One table each. They drive the validation and `deploy/prod.env.example`, which a test holds equal to
 `example_file()`; after a change here: `python -m honeydue.application > deploy/prod.env.example`.
@@ -6,6 +6,7 @@ One table each. They drive the validation and `deploy/prod.env.example`, which a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -283,12 +284,18 @@ MADE_ELSEWHERE: Final = {
 }
 
 
+def environment_of(service: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """What `service` reads of the env file's values: the content of its ConfigMap."""
+    readers = {key.name: key.services for key in ENVIRONMENT}
+    return {key: value for key, value in environment.items() if service in readers[key]}
+
+
 def example_file() -> str:
     """The text of `deploy/prod.env.example`."""
     lines = [
         "# cp deploy/prod.env.example deploy/prod.env, then replace every CHANGE_ME.",
-        "# Nothing here is secret: it becomes the ConfigMap honeydue-config. Secrets are set by",
-        "# `pulumi config set -s prod --secret --path honeydue:secrets.<KEY>`.",
+        "# Nothing here is secret: each service gets what it reads of this as a ConfigMap.",
+        "# Secrets are set by `python -m ops secret set <KEY>`.",
         "# KEY=value as it stands: no quotes, no blanks around =, no $ references, no comments",
         "# behind a value. Written from the table in honeydue/application.py.",
     ]

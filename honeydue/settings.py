@@ -314,7 +314,7 @@ class Settings(_Model):
     signing: Signing | None = None
     redis: Redis = Redis()
     snapshots: Snapshots | None = None
-    environment: dict[str, str]  # the env file, validated: becomes the ConfigMap
+    environment: dict[str, str]  # the env file, validated: becomes the ConfigMaps
     secrets: dict[str, SecretStr]  # SECRET_KEY, POSTGRES_PASSWORD, …: becomes the Secret
 
     @property

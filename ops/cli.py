@@ -1,7 +1,8 @@
 """`python -m ops`: the operator's verbs.
 
 Exit codes, of every verb: 0 done; 1 refused, failed, or answered with no (the cause is on the
-terminal, and what could be lost was not touched); 2 wrong command line. `status` ends with 1 when
+terminal, and what could be lost was not touched); 2 wrong command line. Verbs that roll pass the
+engine's own exit code on when its preview or `up` fails. 130: Ctrl-C. `status` ends with 1 when
 production is unhealthy, or when that cannot be told.
 """
 
@@ -17,13 +18,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops import daily, images, registry
+from ops import configuration, daily, images, registry, secret_values
 from ops.api import Api
 from ops.engine import Engine, Kind
 from ops.problems import Refused, refused
 from ops.watching import watch
 
 EXIT_CODES: Final = "Exit codes: 0 done; 1 refused, failed or answered with no; 2 wrong usage."
+ROLLING_EXIT_CODES: Final = (
+    f"{EXIT_CODES} When preview or up fails: the engine's own code (pulumi: 255); 130: Ctrl-C."
+)
 _PLAIN_WIDTH: Final = 160  # where nobody tells a width (pipes, CI)
 
 app = typer.Typer(
@@ -38,6 +42,10 @@ images_app = typer.Typer(help="What the registry holds of our images.", no_args_
 app.add_typer(images_app, name="images")
 registry_app = typer.Typer(help="The login of the registry.", no_args_is_help=True)
 app.add_typer(registry_app, name="registry")
+config_app = typer.Typer(help="The application's environment.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+secret_app = typer.Typer(help="Its secrets, and the registry's token.", no_args_is_help=True)
+app.add_typer(secret_app, name="secret")
 
 Stack = Annotated[
     str | None,
@@ -51,6 +59,7 @@ Keep = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show it, change nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 class Rolled(StrEnum):
@@ -106,6 +115,13 @@ def confirmed(yes: bool) -> Callable[[str], bool]:
     return ask
 
 
+def asking(*, yes: bool, dry_run: bool) -> Callable[[str], bool]:
+    """The same for verbs that ask late: refused before they begin."""
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise refused("without a terminal nobody can be asked", "pass --yes to go on")
+    return confirmed(yes)
+
+
 # --- images -------------------------------------------------------------------------------------
 
 
@@ -124,8 +140,8 @@ def images_list(
 def images_prune(
     *,
     keep: Keep = 30,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, change nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     json: Json = False,
     stack: Stack = None,
     engine: Engines = None,
@@ -166,6 +182,156 @@ def registry_import(
 ) -> None:
     """Put the login of deploy/registry.env into the stack, the token encrypted."""
     registry.import_(file, Engine.find(stack, engine), console())
+
+
+# --- config -------------------------------------------------------------------------------------
+
+
+@config_app.command("show", epilog=EXIT_CODES)
+def config_show(
+    key: Annotated[str | None, typer.Argument(help="One of them; default: all.")] = None,
+    *,
+    json: Json = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """The application's environment, who reads what, and which secrets are set (no values)."""
+    configuration.show(Engine.find(stack, engine), console(), key, as_json=json)
+
+
+@config_app.command("set", epilog=ROLLING_EXIT_CODES)
+def config_set(
+    assignments: Annotated[list[str], typer.Argument(metavar="KEY=VALUE…")],
+    *,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """Edit the stack's env file, preview, and roll the services that read what changes.
+
+    Nothing is written unless the program would take the whole; answered with no, or after a
+    preview that fails, the file is as it was.
+    """
+    ask = asking(yes=yes, dry_run=dry_run)
+    found = Engine.find(stack, engine)
+    ended(configuration.set_(found, console(), assignments, dry_run=dry_run, confirm=ask))
+
+
+@config_app.command("unset", epilog=ROLLING_EXIT_CODES)
+def config_unset(
+    keys: Annotated[list[str], typer.Argument(metavar="KEY…")],
+    *,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """Take keys out of the stack's env file, as `config set` puts them in."""
+    ask = asking(yes=yes, dry_run=dry_run)
+    found = Engine.find(stack, engine)
+    ended(configuration.unset(found, console(), keys, dry_run=dry_run, confirm=ask))
+
+
+@config_app.command("diff", epilog=EXIT_CODES)
+def config_diff(
+    file: Annotated[
+        Path | None, typer.Argument(help="An env file; default: the stack's own.")
+    ] = None,
+    *,
+    json: Json = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """What an env file says otherwise than what runs (the cluster; or the state, when no API
+    server answers)."""
+    configuration.diff(Engine.find(stack, engine), console(), file, as_json=json)
+
+
+@config_app.command("import", epilog=ROLLING_EXIT_CODES)
+def config_import(
+    file: Annotated[Path, typer.Argument(help="A whole env file.")],
+    *,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """Make FILE the stack's env file, as `config set` does: all of it or nothing."""
+    ask = asking(yes=yes, dry_run=dry_run)
+    found = Engine.find(stack, engine)
+    ended(configuration.import_(found, console(), file, dry_run=dry_run, confirm=ask))
+
+
+def ended(code: int) -> None:
+    if code:
+        raise typer.Exit(code)
+
+
+# --- secret -------------------------------------------------------------------------------------
+
+
+SecretName = Annotated[
+    str, typer.Argument(metavar="KEY", help=f"{', '.join(secret_values.SECRETS)}.")
+]
+FromFile = Annotated[
+    Path | None,
+    typer.Option("--from-file", help="A file that holds the value; default: prompt, or stdin."),
+]
+
+
+@secret_app.command("set", epilog=ROLLING_EXIT_CODES)
+def secret_set(
+    key: SecretName,
+    *,
+    from_file: FromFile = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """Encrypt one value into the stack's file, preview, and roll the services that read it.
+
+    The value comes from a prompt that shows nothing, from standard input, or from a file. While
+    other settings of a new stack are missing it is set, and nothing rolls yet.
+    """
+    ask = asking(yes=yes, dry_run=dry_run)
+    found = Engine.find(stack, engine)
+    ended(secret_values.set_(found, console(), key, from_file, dry_run=dry_run, confirm=ask))
+
+
+@secret_app.command("rotate", epilog=ROLLING_EXIT_CODES)
+def secret_rotate(
+    key: SecretName,
+    *,
+    from_file: FromFile = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """A new value: a strong one for SECRET_KEY; for what others issue it says where, and asks.
+
+    REGISTRY_TOKEN makes the cluster's pull secret anew, and rolls nothing.
+    """
+    ask = asking(yes=yes, dry_run=dry_run)
+    found = Engine.find(stack, engine)
+    ended(secret_values.rotate(found, console(), key, from_file, dry_run=dry_run, confirm=ask))
+
+
+@secret_app.command("import", epilog=ROLLING_EXIT_CODES)
+def secret_import(
+    file: Annotated[Path, typer.Argument(help="KEY=value a line.")],
+    *,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """Encrypt the values of a file into the stack's: all of them or none, and preview and roll."""
+    ask = asking(yes=yes, dry_run=dry_run)
+    found = Engine.find(stack, engine)
+    ended(secret_values.import_(found, console(), file, dry_run=dry_run, confirm=ask))
 
 
 # --- reading, and the daily commands ------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Which of our images the live cluster refers to: every string of every object that runs pods.
+"""What the live cluster says: which of our images it refers to, and what its pods are told.
 
 Plain HTTPS with the stack's own kubeconfig instead of the official client's loader: that one writes
 the client's private key to a file in /tmp (kubernetes.config, FileOrData).
@@ -35,6 +35,8 @@ _OWNERS: Final = (
     "/apis/batch/v1/jobs",
     "/apis/batch/v1/cronjobs",
 )
+_DEPLOYMENTS: Final = "/apis/apps/v1/namespaces/honeydue/deployments"
+_CONFIG_MAPS: Final = "/api/v1/namespaces/honeydue/configmaps"
 _SECONDS: Final = 10.0
 
 _MEND: Final = (
@@ -59,6 +61,22 @@ def used_by_cluster(kubeconfig: str) -> dict[Reference, str]:
                 silent.append(f"{client.base_url.host}: {str(cause) or type(cause).__name__}")
     told = "; ".join(silent)
     raise refused(f"the cluster cannot be listed: no API server answers ({told})", _MEND)
+
+
+def configuration_objects(kubeconfig: str) -> tuple[list[Any], list[Any]]:
+    """(Deployments, ConfigMaps) of the application, from the first API server that answers.
+    Raises Refused when none does."""
+    silent: list[str] = []
+    for _, client in contexts(kubeconfig):
+        with client:
+            try:
+                return _items(client, _DEPLOYMENTS), _items(client, _CONFIG_MAPS)
+            except httpx.HTTPError as cause:
+                silent.append(f"{client.base_url.host}: {str(cause) or type(cause).__name__}")
+    raise refused(
+        f"the cluster cannot be asked: no API server answers ({'; '.join(silent)})",
+        "look at the nodes (kubectl get nodes)",
+    )
 
 
 def contexts(kubeconfig: str) -> list[tuple[str, httpx.Client]]:
@@ -89,15 +107,19 @@ def _client(config: Mapping[str, Any], context: Mapping[str, Any]) -> httpx.Clie
 
 
 def _references(client: httpx.Client, path: str) -> frozenset[Reference]:
-    answer = client.get(path)
-    if answer.status_code != 200:
-        raise _refusal(path, answer)
     found: set[Reference] = set()
-    for item in answer.json().get("items") or ():
+    for item in _items(client, path):
         mine = references_in(item)
         tag = ((item.get("metadata") or {}).get("annotations") or {}).get(TAG_ANNOTATION)
         found |= mine | {Reference(each.image, str(tag)) for each in mine if tag}
     return frozenset(found)
+
+
+def _items(client: httpx.Client, path: str) -> list[Any]:
+    answer = client.get(path)
+    if answer.status_code != 200:
+        raise _refusal(path, answer)
+    return list(answer.json().get("items") or ())
 
 
 def _refusal(path: str, answer: httpx.Response) -> Refused:

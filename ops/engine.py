@@ -1,7 +1,8 @@
 """The one seam to what runs the stack: the Pulumi CLI, or the rehearsal with the same verbs.
 
 Either is a child process, so that a stack is read exactly as its own engine reads it: nothing here
-decrypts. No secret is in a command line, and what a child prints is kept in memory.
+decrypts. No secret is in a command line, and what a child prints is kept in memory; only `preview`
+and `up` print for themselves.
 
     Engine.find(None, None)   `pulumi` where it is installed, for every stack but `rehearsal`;
                               else `python -m rehearsal`
@@ -17,13 +18,15 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +42,14 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 REHEARSAL: Final = "rehearsal"
 _SECONDS: Final = 120.0  # for a child that only reads; the passphrase's key alone takes one
 _HISTORY_PAGE: Final = 50
+
+
+@dataclass(frozen=True)
+class Configured:
+    """A stack's settings by their short keys, as the program is given them; `values` in clear."""
+
+    values: dict[str, Any] = field(repr=False)
+    secret_keys: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -69,15 +80,38 @@ class Engine:
 
     def config(self) -> dict[str, Any]:
         """The program's settings by their short keys (`registry`), decrypted."""
-        return {
-            key.removeprefix(f"{self.project}:"): entry.get("objectValue", entry.get("value"))
+        return self.configured().values
+
+    def configured(self) -> Configured:
+        """The same, and which of the keys are encrypted in the stack's file."""
+        said = {
+            key.removeprefix(f"{self.project}:"): entry
             for key, entry in self._json("config", "--show-secrets", "--json").items()
         }
+        return Configured(
+            {key: entry.get("objectValue", entry.get("value")) for key, entry in said.items()},
+            frozenset(key for key, entry in said.items() if entry.get("secret")),
+        )
 
     def set(self, key: str, value: str, *, secret: bool) -> None:
         """`honeydue:registry.token`; the value goes by standard input, which no `ps` shows."""
         flags = ("--path", "--secret") if secret else ("--path",)
         self._run("config", "set", *flags, key, stdin=value)
+
+    def unset(self, key: str) -> None:
+        """Takes out what `set` put in."""
+        self._run("config", "rm", "--path", key)
+
+    # What the stack does, before the operator's eyes
+
+    def preview(self) -> int:
+        """What `up` would do, printed by the engine itself; the engine's exit code."""
+        return self._stream("preview")
+
+    def up(self) -> int:
+        """Does it, without a second preview; the engine's exit code. Ctrl-C reaches the engine by
+        the terminal and ends it in order; it is waited for."""
+        return self._stream("up", "--yes", "--skip-preview")
 
     def outputs(self) -> dict[str, Any]:
         """Decrypted; empty for a stack that never ran."""
@@ -210,6 +244,17 @@ class Engine:
             raise self._failed(words, said or f"it ended with {done.returncode}")
         return done.stdout
 
+    def _stream(self, *words: str) -> int:
+        sys.stdout.flush()
+        command = [*self._command, *words, "--stack", self.stack]
+        try:
+            with _interrupts_left_to_the_child():
+                child = subprocess.Popen(command, cwd=self.folder, stdin=subprocess.DEVNULL)
+                code = child.wait()
+        except OSError as cause:
+            raise self._failed(words, str(cause)) from None
+        return code if code >= 0 else 128 - code  # by a signal: the shells' code
+
     def _failed(self, words: Sequence[str], said: str) -> Refused:
         asked = " ".join(words)
         by_hand = "pulumi --non-interactive" if self.kind == "pulumi" else "python -m rehearsal"
@@ -223,6 +268,20 @@ class Engine:
         if self.kind == "pulumi":
             return ["pulumi", "--non-interactive"]
         return [sys.executable, "-m", "rehearsal"]
+
+
+@contextmanager
+def _interrupts_left_to_the_child() -> Iterator[None]:
+    """The terminal sends Ctrl-C to both. A handler of Python's, unlike SIG_IGN, is not inherited,
+    and unlike the default one it does not make us leave, or kill, a child that is ending well."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no handler can be set, and no Ctrl-C arrives
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True)

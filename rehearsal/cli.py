@@ -29,7 +29,7 @@ from rehearsal.display import Terminal, Tree, Waiting, mask, preview_digest
 from rehearsal.engine.deployment import Deployment, EngineError, Project, Result
 from rehearsal.engine.project import StackFile
 from rehearsal.engine.secrets import open_crypter
-from rehearsal.engine.settings_file import set_value
+from rehearsal.engine.settings_file import remove_value, set_value
 from rehearsal.engine.state import Backend
 from rehearsal.engine.values import Secret
 from rehearsal.graph import draw
@@ -170,6 +170,11 @@ def state_verbs(
     set_.add_argument("--secret", action="store_true", help="encrypt it")
     set_.add_argument("key", metavar="KEY")
     set_.add_argument("value", metavar="VALUE", nargs="?")
+    remove = settings.add_parser("rm", help="take one value out", description="take one value out")
+    remove.set_defaults(verb=config_rm)
+    add_stack(remove)
+    remove.add_argument("--path", action="store_true", help="KEY leads into an object: a.b[0].c")
+    remove.add_argument("key", metavar="KEY")
 
 
 def positive(text: str) -> int:
@@ -386,19 +391,30 @@ def config(options: argparse.Namespace, _console: Console) -> int:
 
 
 def config_set(options: argparse.Namespace, console: Console) -> int:
-    home = Home.current()
     engine = deployment(options, world=False)
     value = options.value
     if value is None:
         value = sys.stdin.read().removesuffix("\n")
-    file = engine.project.stack_file(options.stack)
     encrypt = open_crypter(StackFile.load(engine.project, options.stack).salt).encrypt
-    key = options.key if ":" in options.key else f"{engine.project.name}:{options.key}"
-    if engine.project.config_file:
-        file = images.own_settings(home)
+    file, key = own_setting(engine.project, options)
     set_value(file, key, value, encrypt if options.secret else None, by_path=options.path)
     console.print(f"{key} is set in {file}")
     return 0
+
+
+def config_rm(options: argparse.Namespace, console: Console) -> int:
+    file, key = own_setting(deployment(options, world=False).project, options)
+    remove_value(file, key, by_path=options.path)
+    console.print(f"{key} is not set in {file}")
+    return 0
+
+
+def own_setting(project: Project, options: argparse.Namespace) -> tuple[Path, str]:
+    """(the file that this stack's settings are written to, the key with its project)"""
+    key = options.key if ":" in options.key else f"{project.name}:{options.key}"
+    if project.config_file:
+        return images.own_settings(Home.current()), key
+    return project.stack_file(options.stack), key
 
 
 def as_object(value: str) -> dict[str, Any]:

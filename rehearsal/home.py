@@ -4,9 +4,11 @@
   state/.pulumi/            the CLI's own DIY backend layout (stacks, history, backups, locks)
   clouds/                   the stand-ins' stores
   nodes/<server id>/        one folder per server: its disk
+  registry/, app/           with IMAGES=1: Gitea, BuildKit, and the application's checkout
+  images.yaml               with IMAGES=1: what differs from the repository's Pulumi.rehearsal.yaml
   serve.json                the serving process: pid, addresses, environment
   logs/                     one file per process
-~/.cache/honeydue-rehearsal/  $HONEYDUE_REHEARSAL_CACHE: Kubernetes, etcd and kwok, kept for ever
+~/.cache/honeydue-rehearsal/  $HONEYDUE_REHEARSAL_CACHE: everything that is built, kept for ever
 """
 
 from __future__ import annotations

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
+
 from tests.registry.forge import forge, forge_home
 
 __all__ = ["forge", "forge_home"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` shares the files out to two processes: the long ones first, or one of the two
+    would work on them alone at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=_is_short)
+
+
+def _is_short(item: pytest.Item) -> bool:
+    return not any(item.get_closest_marker(name) for name in ("cluster", "images"))

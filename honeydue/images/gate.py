@@ -138,6 +138,7 @@ def verify(image: Image, registry: Registry, key: keys.PublicKey, say: Say) -> N
                 "    or     if you trust it, check out its commit in honeydue:app.path and set "
                 "honeydue:image.build true: `up` builds it, scans it and signs it"
             ) from None
+    say(f"verified: {image}" + (f" as {image.tag}" if image.tag else ""))
 
 
 def _signed_before(image: Image, registry: Registry, key: keys.PublicKey) -> list[str]:

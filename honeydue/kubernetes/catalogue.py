@@ -177,7 +177,7 @@ def deployment(
 ) -> Manifest:
     """Metadata and spec of the Deployment.
 
-    `config` and `secrets` are the names of the ConfigMap and the Secret: a new content is a new
+    `config` and `secrets` are the names of its ConfigMap and the Secret: a new content is a new
     name and so, by the pod template, a rollout. `image` is a digest; the tag that it was pushed
     under stands beside it, outside of the pod template, where a change rolls nothing.
     """

@@ -1,4 +1,4 @@
-"""What the application reads: a ConfigMap and a Secret named by their content (docs/adr/0004)."""
+"""What the application reads: ConfigMaps and a Secret named by their content (docs/adr/0004)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pulumi_random as random
 from pulumi_kubernetes import core
 from pydantic import SecretStr
 
-from honeydue.kubernetes.catalogue import PULL_SECRET, labels
+from honeydue import application
+from honeydue.kubernetes.catalogue import PULL_SECRET, WORKLOADS, labels
 from honeydue.kubernetes.hashing import content_hash, keyed_hash
 from honeydue.kubernetes.namespace import Namespace
 from honeydue.settings import Registry
@@ -20,7 +21,8 @@ from honeydue.settings import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigurationArgs:
-    """`environment`, `secrets` and `generated` become the pods' environment, key by key.
+    """`environment`, `secrets` and `generated` become the pods' environment, key by key; of the
+    first each service gets what it reads (application.ENVIRONMENT), so that no other rolls.
 
     `generated` are the secrets that the stack makes itself (the password of its Redis).
     """
@@ -33,14 +35,15 @@ class ConfigurationArgs:
 
 
 class Configuration(pulumi.ComponentResource):
-    """`honeydue-config-<hash>`, `honeydue-secrets-<hash>` and the pull secret.
+    """`honeydue-config-<service>-<hash>`, `honeydue-secrets-<hash>` and the pull secret.
 
-    Both are immutable. New content is a new name, made before the Deployments roll to it, and the
-    roll is Kubernetes' own: nobody has to remember `kubectl rollout restart`.
+    Those named by content are immutable. New content is a new name, made before the Deployments
+    that read it roll, and the roll is Kubernetes' own: nobody has to remember `kubectl rollout
+    restart`.
     """
 
-    config: pulumi.Output[str]
-    """Name of the ConfigMap."""
+    configs: Mapping[str, pulumi.Output[str]]
+    """Service → name of its ConfigMap."""
     secrets: pulumi.Output[str]
     """Name of the Secret. Unknown in the very first preview, when its key does not exist yet."""
 
@@ -65,17 +68,16 @@ class Configuration(pulumi.ComponentResource):
                 retain_on_delete=True,
             ),
         )
-        config = core.v1.ConfigMap(
-            f"{name}-config",
-            metadata={
-                "name": f"honeydue-config-{content_hash(args.environment)}",
-                "namespace": args.namespace.namespace,
-                "labels": labels("configuration"),
-            },
-            immutable=True,
-            data=args.environment,
-            opts=kept,
-        )
+        self.configs = {
+            workload.name: _config_map(
+                f"{name}-config-{workload.name}",
+                f"honeydue-config-{workload.name}",
+                application.environment_of(workload.name, args.environment),
+                args.namespace,
+                kept,
+            )
+            for workload in WORKLOADS
+        }
         # The key is random and stays in the state, encrypted. Losing it costs one rollout.
         key = random.RandomPassword(
             f"{name}-name-key",
@@ -118,9 +120,29 @@ class Configuration(pulumi.ComponentResource):
             data={".dockerconfigjson": pulumi.Output.secret(_base64(login))},
             opts=mortal,
         )
-        self.config = config.metadata.apply(lambda made: str(made["name"]))
         self.secrets = secrets.metadata.apply(lambda made: str(made["name"]))
-        self.register_outputs({"config": self.config, "secrets": self.secrets})
+        self.register_outputs({"configs": self.configs, "secrets": self.secrets})
+
+
+def _config_map(
+    name: str,
+    prefix: str,
+    data: Mapping[str, str],
+    namespace: Namespace,
+    opts: pulumi.ResourceOptions,
+) -> pulumi.Output[str]:
+    made = core.v1.ConfigMap(
+        name,
+        metadata={
+            "name": f"{prefix}-{content_hash(data)}",
+            "namespace": namespace.namespace,
+            "labels": labels("configuration"),
+        },
+        immutable=True,
+        data=data,
+        opts=opts,
+    )
+    return made.metadata.apply(lambda metadata: str(metadata["name"]))
 
 
 def docker_config(server: str, username: str, token: str) -> str:

@@ -48,7 +48,7 @@ class Workloads(pulumi.ComponentResource):
                     namespace=args.namespace.namespace,
                     image=args.images[workload.name].reference,
                     tag=args.images[workload.name].tag,
-                    config=args.configuration.config,
+                    config=args.configuration.configs[workload.name],
                     secrets=args.configuration.secrets,
                 ),
                 opts=pulumi.ResourceOptions.merge(

@@ -41,7 +41,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -672,7 +672,13 @@ def main() -> int:
     """`python -m rehearsal.cluster.binaries`: makes what is missing, and says how far it is."""
     if cached() is not None:
         return 0
-    print("Kubernetes, etcd and kwok are made once, from their sources if need be", flush=True)
+    what = "Kubernetes, etcd and kwok are made once, from their sources if need be"
+    return told(what, ensure)
+
+
+def told(what: str, work: Callable[[], object]) -> int:
+    """Does it with a line every 15 seconds, for logs; the exit code."""
+    print(what, flush=True)
     done = threading.Event()
 
     def say() -> None:
@@ -682,7 +688,7 @@ def main() -> int:
     watcher = threading.Thread(target=say, daemon=True)
     watcher.start()
     try:
-        ensure()
+        work()
     except BinariesError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""`config set`: one value into a stack's settings file, everything else left as it stands."""
+"""`config set` and `rm`: one value of a stack's settings file, everything else as it stands."""
 
 from __future__ import annotations
 
@@ -22,17 +22,9 @@ def set_value(file: Path, key: str, value: str, encrypt: Encrypt | None, *, by_p
     As the CLI does: by path, `true`, `false` and whole numbers are what they look like; a secret
     is always text. `encrypt`: the value is a secret.
     """
-    # For this verb alone; it keeps the comments.
-    from ruamel.yaml import YAML  # noqa: PLC0415
-    from ruamel.yaml.scalarstring import DoubleQuotedScalarString  # noqa: PLC0415
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString  # noqa: PLC0415 - these verbs'
 
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096  # a ciphertext stays on one line
-    try:
-        content = yaml.load(file.read_text())
-    except OSError as error:
-        raise EngineError(f"cannot read {file}: {error.strerror}") from error
+    yaml, content = _read(file)
     steps = _steps(key) if by_path else [key]
     at: Any = content.setdefault("config", {})
     for step, following in pairwise(steps):
@@ -55,6 +47,37 @@ def set_value(file: Path, key: str, value: str, encrypt: Encrypt | None, *, by_p
         at[last] = entry
     else:
         raise EngineError(f"{key}: what it leads to is no object with such a place")
+    _write(file, yaml, content)
+
+
+def remove_value(file: Path, key: str, *, by_path: bool) -> None:
+    """Takes `key` out. As with the CLI, one that is not there is no error."""
+    yaml, content = _read(file)
+    *way, last = _steps(key) if by_path else [key]
+    at: Any = content.get("config") or {}
+    try:
+        for step in way:
+            at = at[step]
+        del at[last]
+    except (LookupError, TypeError):
+        return
+    _write(file, yaml, content)
+
+
+def _read(file: Path) -> tuple[Any, Any]:
+    """(the YAML that it is written back with, its content)"""
+    from ruamel.yaml import YAML  # noqa: PLC0415 - for these verbs alone; it keeps the comments
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096  # a ciphertext stays on one line
+    try:
+        return yaml, yaml.load(file.read_text())
+    except OSError as error:
+        raise EngineError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _write(file: Path, yaml: Any, content: Any) -> None:
     fresh = file.with_suffix(f".{os.getpid()}.tmp")
     with fresh.open("w") as out:
         yaml.dump(content, out)

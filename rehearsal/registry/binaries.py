@@ -9,20 +9,18 @@ CPU-minutes (3.5 by the clock), the other three together 7.5 (4).
 from __future__ import annotations
 
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from rehearsal.cluster.binaries import (
-    BinariesError,
     Data,
     Module,
     Part,
     Program,
-    Progress,
     find,
     make,
+    told,
 )
 from rehearsal.home import Home
 
@@ -115,25 +113,8 @@ def main() -> int:
     """`python -m rehearsal.registry.binaries`: makes what is missing, and says how far it is."""
     if cached() and find((_COSIGN,)):
         return 0
-    print("Gitea, BuildKit, buildx and cosign are built once, from their sources", flush=True)
-    done = threading.Event()
-
-    def say() -> None:
-        while not done.wait(15):
-            print(f"  {Progress.read()}", flush=True)
-
-    watcher = threading.Thread(target=say, daemon=True)
-    watcher.start()
-    try:
-        ensure()
-        ensure_cosign()
-    except BinariesError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        done.set()
-        watcher.join()
-    return 0
+    what = "Gitea, BuildKit, buildx and cosign are built once, from their sources"
+    return told(what, lambda: (ensure(), ensure_cosign()))
 
 
 if __name__ == "__main__":

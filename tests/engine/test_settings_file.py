@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rehearsal.engine.errors import EngineError
-from rehearsal.engine.settings_file import set_value
+from rehearsal.engine.settings_file import remove_value, set_value
 
 FILE = """\
 # Production.
@@ -70,3 +70,17 @@ def test_a_path_that_leads_nowhere_is_refused_and_changes_nothing(key: str, tmp_
     with pytest.raises(EngineError, match="honeydue:"):
         changed(tmp_path, key, "1")
     assert (tmp_path / "Pulumi.x.yaml").read_text() == FILE
+
+
+def test_a_value_is_taken_out_and_one_that_is_not_there_is_no_error(tmp_path: Path) -> None:
+    file = tmp_path / "Pulumi.x.yaml"
+    file.write_text(FILE)
+    for key in ("honeydue:secrets.NONE", "honeydue:protect.a", "honeydue:cluster.nodes[3]"):
+        remove_value(file, key, by_path=True)
+        assert file.read_text() == FILE
+    set_value(file, "honeydue:secrets.ONE", "1", str, by_path=True)
+    set_value(file, "honeydue:secrets.TWO", "2", str, by_path=True)
+    remove_value(file, "honeydue:secrets.ONE", by_path=True)
+    config = yaml.safe_load(file.read_text())["config"]
+    assert config["honeydue:secrets"] == {"TWO": {"secure": "2"}}
+    assert "# a comment behind a value" in file.read_text()

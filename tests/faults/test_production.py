@@ -64,7 +64,9 @@ def test_runs_that_are_killed_again_and_again_end_where_an_undisturbed_one_does(
     assert night.world() == undisturbed.world()
     # Immutable and named by content: a second one would be seen here.
     for group, plural, start in (
-        ("/api/v1", "configmaps", "honeydue-config-"),
+        ("/api/v1", "configmaps", "honeydue-config-api-"),
+        ("/api/v1", "configmaps", "honeydue-config-worker-"),
+        ("/api/v1", "configmaps", "honeydue-config-admin-"),
         ("/api/v1", "secrets", "honeydue-secrets-"),
         ("/apis/apps/v1", "replicasets", "api-"),
         ("/apis/apps/v1", "replicasets", "worker-"),

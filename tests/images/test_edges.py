@@ -450,6 +450,9 @@ def test_a_vulnerability_that_is_accepted_until_tomorrow_lets_the_release_go_on(
     told = must(stack.up())
     show(told.meanwhile)
     assert "accepted by the ignore file" in told.meanwhile
+    for service, reference in stack.running().items():
+        assert f"verified: {reference} as {tag}" in told.meanwhile, service
+    assert "[secret]" not in told.meanwhile
     assert stack.digests() == in_registry(registry.server, writer, tag)
 
 

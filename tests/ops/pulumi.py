@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 
+def _without(line: str, parts: tuple[str, ...]) -> str:
+    for part in parts:
+        line = line.replace(part, "")
+    return line
+
+
 @dataclass(frozen=True)
 class Pulumi:
     """`folder` goes on the PATH."""
@@ -17,12 +23,14 @@ class Pulumi:
 
     def answers(self, **verbs: Any) -> Pulumi:
         """`stack_export=…` is the answer to `pulumi stack export …`; the longest fit counts.
-        {"error": "…"} is a failure."""
+        {"error": "…"} is a failure; {"shell": "…"} is run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         # A shell starts in a tenth of the time that Python takes, and tests start hundreds.
+        log, stdin = (shlex.quote(str(self.folder / name)) for name in ("log", "stdin"))
         lines = [
             "#!/bin/sh",
-            f'echo "$*" >> {shlex.quote(str(self.folder / "log"))}',
+            f'echo "$*" >> {log}',
+            f'case "$*" in *"config set"*) cat >> {stdin} ;; esac',
             'case "$*" in',
         ]
         for name, said in sorted(verbs.items(), key=lambda entry: -len(entry[0])):
@@ -32,13 +40,27 @@ class Pulumi:
             does = f"cat {shlex.quote(str(answer))}"
             if isinstance(said, dict) and "error" in said:
                 does = f"echo {shlex.quote('error: ' + said['error'])} >&2; exit 255"
+            if isinstance(said, dict) and "shell" in said:
+                does = said["shell"]
             lines.append(f'"--non-interactive {verb}"*) {does} ;;')
         lines += ['*) echo "error: unknown command" >&2; exit 255 ;;', "esac", ""]
         script = self.folder / "pulumi"
         script.write_text("\n".join(lines))
         script.chmod(0o755)
         (self.folder / "log").touch()
+        (self.folder / "stdin").touch()
         return self
+
+    @property
+    def stdin(self) -> str:
+        """What every `config set` was told by standard input."""
+        return (self.folder / "stdin").read_text()
+
+    @property
+    def verbs(self) -> list[str]:
+        """The command lines without what is the same in each."""
+        common = ("--non-interactive ", " --stack prod")
+        return [_without(line, common) for line in self.log.splitlines()]
 
     @property
     def log(self) -> str:

@@ -41,7 +41,14 @@ EXTERNAL_REDIS: Final = "rediss://default:canary-external-redis@redis.vendor.net
 PASSWORD: Final = "canary-generated-password"
 HMAC_KEY: Final = "canary-generated-hmac-key"
 
-ENVIRONMENT: Final = {"DEBUG": "false", "POSTGRES_HOST": "db.vendor.net", "POSTGRES_PORT": "5432"}
+ENVIRONMENT: Final = {
+    "DEBUG": "false",
+    "DB_HOST": "db.vendor.net",
+    "DB_PORT": "5432",
+    "ALLOWED_HOSTS": "api.myhoneydue.com",
+    "NEXT_PUBLIC_API_URL": "https://api.myhoneydue.com",
+    "DAILY_DIGEST_HOUR": "3",
+}
 DNS: Final = Dns(
     zone_id="0123456789abcdef0123456789abcdef",
     zone="myhoneydue.com",
@@ -102,7 +109,7 @@ def declared(
     redis: bool = True,
     strict: bool = False,
     secret_key: str = CANARIES["SECRET_KEY"],
-    debug: str = "false",
+    setting: tuple[str, str] = ("DEBUG", "false"),
     token: str = TOKEN,
     tag: str = TAG,
 ) -> Recording:
@@ -143,7 +150,7 @@ def declared(
             "configuration",
             ConfigurationArgs(
                 namespace=namespace,
-                environment={**ENVIRONMENT, "DEBUG": debug},
+                environment={**ENVIRONMENT, **dict([setting])},
                 secrets=secret({**CANARIES, "SECRET_KEY": secret_key}),
                 generated=server.secrets,
                 registry=registry(token),
@@ -184,7 +191,7 @@ def declared(
 def workloads(recording: Recording | None = None) -> dict[str, Recorded]:
     """Name in the cluster → everything that makes pods, of whatever kind."""
     found = [r for r in (recording or declared()) if r.type in KINDS]
-    return {r.inputs["metadata"]["name"]: r for r in found}
+    return {r.inputs["metadata"]["name"]: r for r in sorted(found, key=lambda r: r.name)}
 
 
 def template(workload: Recorded) -> dict[str, Any]:

@@ -12,6 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from honeydue.application import SECRETS
+from honeydue.images.references import SERVICES
+from honeydue.kubernetes.catalogue import WORKLOADS
 from honeydue.kubernetes.configuration import Configuration, ConfigurationArgs, docker_config
 from honeydue.kubernetes.hashing import content_hash, keyed_hash
 from honeydue.kubernetes.namespace import Namespace, NamespaceArgs
@@ -55,7 +58,14 @@ def test_the_key_decides_the_name_of_a_secret() -> None:
 def test_configuration_and_secrets_are_immutable_and_named_by_content() -> None:
     recording = declared()
     for name, kind, prefix in (
-        ("configuration-config", "kubernetes:core/v1:ConfigMap", "honeydue-config"),
+        *(
+            (
+                f"configuration-config-{name}",
+                "kubernetes:core/v1:ConfigMap",
+                f"honeydue-config-{name}",
+            )
+            for name in SERVICES
+        ),
         ("configuration-secrets", "kubernetes:core/v1:Secret", "honeydue-secrets"),
         ("redis-config", "kubernetes:core/v1:ConfigMap", "honeydue-redis-config"),
         ("redis-secret", "kubernetes:core/v1:Secret", "honeydue-redis"),
@@ -75,15 +85,33 @@ def test_every_immutable_object_has_a_hash_in_its_name_and_no_other_has() -> Non
 
 
 def test_what_earlier_revisions_refer_to_is_kept() -> None:
-    recording = declared()
-    assert recording.named("configuration-config").retain_on_delete
-    assert recording.named("configuration-secrets").retain_on_delete
-    others = [r.name for r in recording if r.retain_on_delete]
-    assert others == ["configuration-config", "configuration-secrets"]
+    kept = [r.name for r in declared() if r.retain_on_delete]
+    assert kept == [
+        *(f"configuration-config-{name}" for name in SERVICES),
+        "configuration-secrets",
+    ]
 
 
-def test_a_changed_setting_rolls_every_workload_that_reads_it_and_no_other() -> None:
-    assert _rolled(debug="true") == {"api", "worker", "admin"}
+@pytest.mark.parametrize(
+    ("key", "value", "readers"),
+    [
+        ("DB_HOST", "db2.vendor.net", {"api", "worker"}),
+        ("ALLOWED_HOSTS", "api.myhoneydue.com,myhoneydue.com", {"api"}),
+        ("DAILY_DIGEST_HOUR", "4", {"worker"}),
+        ("NEXT_PUBLIC_API_URL", "https://api.myhoneydue.com/v2", {"admin"}),
+        ("TIMEZONE", "Europe/Berlin", {"api", "worker"}),  # new: not in the file before
+    ],
+)
+def test_a_changed_setting_rolls_every_workload_that_reads_it_and_no_other(
+    key: str, value: str, readers: set[str]
+) -> None:
+    assert _rolled(setting=(key, value)) == readers
+
+
+def test_the_table_gives_the_secret_to_those_who_see_it() -> None:
+    # There is one Secret: whoever sees it reads, and rolls for, every key of it.
+    sees = tuple(workload.name for workload in WORKLOADS if workload.secrets)
+    assert {key.services for key in SECRETS} == {sees}
 
 
 def test_a_changed_secret_rolls_api_and_worker_but_not_the_admin_panel() -> None:
@@ -103,12 +131,15 @@ def test_a_rotated_registry_token_rolls_nothing_and_changes_one_object_in_place(
 
 def test_pods_read_the_very_objects_that_are_declared() -> None:
     recording = declared()
-    config = recording.named("configuration-config").inputs["metadata"]["name"]
+    config = {
+        name: recording.named(f"configuration-config-{name}").inputs["metadata"]["name"]
+        for name in SERVICES
+    }
     secret = recording.named("configuration-secrets").inputs["metadata"]["name"]
     for name, expected in {
-        "api": [{"configMapRef": {"name": config}}, {"secretRef": {"name": secret}}],
-        "worker": [{"configMapRef": {"name": config}}, {"secretRef": {"name": secret}}],
-        "admin": [{"configMapRef": {"name": config}}],
+        "api": [{"configMapRef": {"name": config["api"]}}, {"secretRef": {"name": secret}}],
+        "worker": [{"configMapRef": {"name": config["worker"]}}, {"secretRef": {"name": secret}}],
+        "admin": [{"configMapRef": {"name": config["admin"]}}],
     }.items():
         (container,) = template(workloads()[name])["spec"]["containers"]
         assert container["envFrom"] == expected
@@ -119,7 +150,7 @@ def test_workloads_wait_for_the_configuration_the_policies_and_redis() -> None:
     needed = {
         recording.named(name).urn
         for name in (
-            "configuration-config",
+            *(f"configuration-config-{service}" for service in SERVICES),
             "configuration-secrets",
             "configuration-pull",
             "policies-default-deny",
@@ -131,9 +162,17 @@ def test_workloads_wait_for_the_configuration_the_policies_and_redis() -> None:
         assert needed <= recording.closure(workloads()[name])
 
 
-def test_the_data_is_what_was_set() -> None:
+def test_the_data_is_what_was_set_and_each_service_has_what_it_reads() -> None:
     recording = declared()
-    assert recording.named("configuration-config").inputs["data"] == ENVIRONMENT
+    read = {
+        name: recording.named(f"configuration-config-{name}").inputs["data"] for name in SERVICES
+    }
+    assert {key: value for data in read.values() for key, value in data.items()} == ENVIRONMENT
+    assert {name: set(data) for name, data in read.items()} == {
+        "api": {"DEBUG", "DB_HOST", "DB_PORT", "ALLOWED_HOSTS"},
+        "worker": {"DEBUG", "DB_HOST", "DB_PORT", "DAILY_DIGEST_HOUR"},
+        "admin": {"NEXT_PUBLIC_API_URL"},
+    }
     data = recording.named("configuration-secrets").inputs["data"]
     plain = {key: base64.b64decode(value).decode() for key, value in data.items()}
     assert plain == {
@@ -165,13 +204,13 @@ def test_in_the_first_preview_only_the_generated_names_are_unknown() -> None:
                 registry=registry(),
             ),
         )
-        pulumi.export("config", configuration.config)
-        configuration.config.apply(lambda name: names.update(config=name))
+        pulumi.export("config", configuration.configs["api"])
+        configuration.configs["api"].apply(lambda name: names.update(config=name))
         configuration.secrets.apply(lambda name: names.update(secrets=name))
 
     record(program, preview=True)
     assert set(names) == {"config"}
-    assert names["config"].startswith("honeydue-config-")
+    assert names["config"].startswith("honeydue-config-api-")
 
 
 def test_a_key_with_two_origins_is_refused_by_name() -> None:
@@ -205,7 +244,7 @@ def test_the_docker_login_is_the_one_kubelet_understands() -> None:
     }
 
 
-def _rolled(**change: str) -> set[str]:
+def _rolled(**change: Any) -> set[str]:
     """Names of the workloads whose pod template differs after a change."""
     before, after = workloads(), workloads(declared(**change))
     return {name for name in before if template(before[name]) != template(after[name])}

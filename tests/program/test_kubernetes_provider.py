@@ -20,7 +20,10 @@ CLUSTER_WIDE = {
     "kubernetes:helm.cattle.io/v1:HelmChartConfig",  # K3s' own namespace
 }
 
-objects = [r for r in declared(strict=True) if r.type.startswith("kubernetes:")]
+# Sorted: the order of registration is not the same in each of the processes that collect tests.
+objects = sorted(
+    (r for r in declared(strict=True) if r.type.startswith("kubernetes:")), key=lambda r: r.name
+)
 every_object = pytest.mark.parametrize("resource", objects, ids=[r.name for r in objects])
 
 

@@ -70,8 +70,8 @@ def test_stop_ends_a_program_that_ignores_sigterm(
     monkeypatch.setattr(end, "__defaults__", (0.2,))
     process = supervised(tmp_path, "sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done")
     until(lambda: (tmp_path / "log").exists() and "up" in (tmp_path / "log").read_text())
+    until(lambda: process.pid is not None)  # it may speak before it is written down
     pid = process.pid
-    assert pid is not None
     process.stop()
     assert process.pid is None
     assert not Path(f"/proc/{pid}").exists()
