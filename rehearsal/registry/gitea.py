@@ -14,6 +14,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -148,8 +149,7 @@ class Gitea:
 
     def _token(self, scope: str) -> str:
         about = ["--username", USER, "--token-name", scope, "--scopes", scope, "--raw"]
-        said = self._say("admin", "user", "generate-access-token", *about)
-        return said.split()[-1]  # warnings may stand before it
+        return token_in(self._say("admin", "user", "generate-access-token", *about))
 
     def _say(self, *arguments: str) -> str:
         """One command of Gitea's own CLI; its output. Raises ForgeError without repeating it."""
@@ -240,6 +240,17 @@ ISSUE_INDEXER_TYPE = db
 MODE = console
 LEVEL = Warn
 """
+
+
+def token_in(said: str) -> str:
+    """The token that `gitea admin user generate-access-token --raw` printed.
+
+    Gitea's logger writes to the same output from a thread of its own, so a warning stands before
+    the token or, on a busy machine, after it. Raises ForgeError when there is none."""
+    found = re.search(r"^[0-9a-f]{40}$", said, re.MULTILINE)
+    if found is None:
+        raise ForgeError("Gitea made a token and did not print it\n  mend: run again")
+    return found[0]
 
 
 # --- asking the registry ---------------------------------------------------------------------
