@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from honeydue import application, rules
+from honeydue.images.references import SERVICES
 from honeydue.problems import Path, Wrong
 
 if TYPE_CHECKING:
@@ -192,20 +193,23 @@ def secrets_differ(s: Settings) -> Found:
             yield ("secrets", other), Wrong(f"has the same value as secrets.{one}")
 
 
+def builds(s: Settings) -> bool:
+    """Whether this stack builds its images, or runs what `images` names."""
+    return s.app is not None if s.image.build is None else s.image.build
+
+
 def something_says_what_runs(s: Settings) -> Found:
-    builds = s.app is not None if s.image.build is None else s.image.build
-    if builds and s.app is None:
+    if builds(s) and s.app is None:
         why = "is missing, and image.build is true: there is nothing to build from"
         yield ("app", "path"), Wrong(why, to="../honeyDueAPI-go")
-    if not builds and s.images is None:
+    if not builds(s) and s.images is None:
         why = "is missing, and nothing is built: give a tag or digest, or app.path to build from"
-        for service in ("api", "worker", "admin"):
+        for service in SERVICES:
             yield ("images", service), Wrong(why, to="<git short SHA>")
 
 
 def who_builds_signs(s: Settings) -> Found:
-    builds = s.app is not None if s.image.build is None else s.image.build
-    if not builds:
+    if not builds(s):
         return
     why = "is missing: what is built is signed before it runs"
     config, module = f"pulumi config set -s {s.stack}", "python -m honeydue.images.signing"

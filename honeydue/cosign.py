@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
+from typing import Final
 
 from honeydue import rules
+from honeydue.pkcs8 import PEM
 from honeydue.problems import Wrong
 
-_PEM = re.compile(
-    r"\A-----BEGIN ([A-Z0-9 ]+)-----\n([A-Za-z0-9+/=\n]+)\n-----END ([A-Z0-9 ]+)-----\n?\Z"
-)
 # SubjectPublicKeyInfo of an uncompressed P-256 point (RFC 5480): this header and 64 bytes.
 _P256_HEADER = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
-_PRIVATE = (
-    "PRIVATE KEY",
-    "EC PRIVATE KEY",
-    "ENCRYPTED SIGSTORE PRIVATE KEY",
-    "ENCRYPTED COSIGN PRIVATE KEY",
-)
+# PEM labels of private keys: without a password, and as `cosign generate-key-pair` encrypts them.
+PLAIN: Final = ("PRIVATE KEY", "EC PRIVATE KEY")
+ENCRYPTED: Final = ("ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY")
 
 
 def public_key(text: str) -> None:
@@ -41,14 +36,14 @@ def public_key(text: str) -> None:
 def private_key(text: str) -> None:
     """Refuses everything but a private key in PEM: plain, or encrypted as cosign does it."""
     kind, _ = _read(text)
-    if kind not in _PRIVATE:
+    if kind not in PLAIN + ENCRYPTED:
         raise Wrong(f"is a PEM of type {kind}; a private key is wanted")
 
 
 def _read(text: str) -> tuple[str, bytes]:
     if "\n" not in text:
         rules.plain(text)  # a placeholder is told as one
-    found = _PEM.match(text)
+    found = PEM.match(text)
     if not found or found[1] != found[3]:
         raise Wrong(
             r"has its line breaks as \n text; the lines of a PEM must stay lines"

@@ -13,7 +13,7 @@ import re
 
 from honeydue.problems import Wrong
 
-_PEM = re.compile(
+PEM = re.compile(
     r"\A-----BEGIN ([A-Z0-9 ]+)-----\n([A-Za-z0-9+/=\n]+)\n-----END ([A-Z0-9 ]+)-----\n?\Z"
 )
 _INTEGER, _OCTETS, _OID, _SEQUENCE = 0x02, 0x04, 0x06, 0x30
@@ -24,7 +24,7 @@ _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 def apns_key(text: str) -> None:
     """Refuses everything but a PKCS#8 P-256 private key in PEM."""
-    found = _PEM.match(text)
+    found = PEM.match(text)
     if not found:
         raise Wrong(
             r"has its line breaks as \n text; the lines of the .p8 file must stay lines"

@@ -334,8 +334,7 @@ class Settings(_Model):
 
     @property
     def builds(self) -> bool:
-        """Whether this stack builds its images, or runs what `images` names."""
-        return self.app is not None if self.image.build is None else self.image.build
+        return consistency.builds(self)
 
     @property
     def hosts(self) -> tuple[str, str, str]:

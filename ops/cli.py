@@ -107,8 +107,7 @@ def confirmed(yes: bool) -> Callable[[str], bool]:
     def ask(question: str) -> bool:
         if yes:
             return True
-        if not sys.stdin.isatty():
-            raise refused("without a terminal nobody can be asked", "pass --yes to go on")
+        _need_terminal()
         print()
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
@@ -117,9 +116,14 @@ def confirmed(yes: bool) -> Callable[[str], bool]:
 
 def asking(*, yes: bool, dry_run: bool) -> Callable[[str], bool]:
     """The same for verbs that ask late: refused before they begin."""
-    if not (yes or dry_run or sys.stdin.isatty()):
-        raise refused("without a terminal nobody can be asked", "pass --yes to go on")
+    if not (yes or dry_run):
+        _need_terminal()
     return confirmed(yes)
+
+
+def _need_terminal() -> None:
+    if not sys.stdin.isatty():
+        raise refused("without a terminal nobody can be asked", "pass --yes to go on")
 
 
 # --- images -------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ the client's private key to a file in /tmp (kubernetes.config, FileOrData).
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 import httpx
 import yaml
@@ -18,6 +18,8 @@ from honeydue.k3s.gate import tls_context
 from ops.problems import Refused, refused
 from ops.references import references_in
 from ops.retention import Reference
+
+Answer = TypeVar("Answer")
 
 RUNNING: Final = "running"
 REMEMBERED: Final = "in the cluster"
@@ -49,34 +51,39 @@ def used_by_cluster(kubeconfig: str) -> dict[Reference, str]:
     """Every reference in the cluster: first what pods have (RUNNING), then what only makes pods or
     made them (REMEMBERED). The first of the kubeconfig's API servers that answers (there is one
     per node) is asked. Raises Refused unless every kind was listed whole."""
-    silent: list[str] = []
-    for _, client in contexts(kubeconfig):
-        with client:
-            try:
-                # Unpaged, so each list is of one moment.
-                running = dict.fromkeys(_references(client, _PODS), RUNNING)
-                owners = {r: REMEMBERED for path in _OWNERS for r in _references(client, path)}
-                return {**running, **owners, **running}
-            except httpx.HTTPError as cause:
-                silent.append(f"{client.base_url.host}: {str(cause) or type(cause).__name__}")
-    told = "; ".join(silent)
-    raise refused(f"the cluster cannot be listed: no API server answers ({told})", _MEND)
+
+    def ask(client: httpx.Client) -> dict[Reference, str]:
+        # Unpaged, so each list is of one moment.
+        running = dict.fromkeys(_references(client, _PODS), RUNNING)
+        owners = {r: REMEMBERED for path in _OWNERS for r in _references(client, path)}
+        return {**running, **owners, **running}
+
+    return _from_one(kubeconfig, ask, "the cluster cannot be listed", _MEND)
 
 
 def configuration_objects(kubeconfig: str) -> tuple[list[Any], list[Any]]:
     """(Deployments, ConfigMaps) of the application, from the first API server that answers.
     Raises Refused when none does."""
+
+    def ask(client: httpx.Client) -> tuple[list[Any], list[Any]]:
+        return _items(client, _DEPLOYMENTS), _items(client, _CONFIG_MAPS)
+
+    mend = "look at the nodes (kubectl get nodes)"
+    return _from_one(kubeconfig, ask, "the cluster cannot be asked", mend)
+
+
+def _from_one(
+    kubeconfig: str, ask: Callable[[httpx.Client], Answer], failed: str, mend: str
+) -> Answer:
+    """All of it from the first API server that answers, so that it fits together."""
     silent: list[str] = []
     for _, client in contexts(kubeconfig):
         with client:
             try:
-                return _items(client, _DEPLOYMENTS), _items(client, _CONFIG_MAPS)
+                return ask(client)
             except httpx.HTTPError as cause:
                 silent.append(f"{client.base_url.host}: {str(cause) or type(cause).__name__}")
-    raise refused(
-        f"the cluster cannot be asked: no API server answers ({'; '.join(silent)})",
-        "look at the nodes (kubectl get nodes)",
-    )
+    raise refused(f"{failed}: no API server answers ({'; '.join(silent)})", mend)
 
 
 def contexts(kubeconfig: str) -> list[tuple[str, httpx.Client]]:

@@ -465,7 +465,7 @@ def guided(options: argparse.Namespace, console: Console) -> int:
     home = Home.current()
     if options.images or images.is_on(home):
         turn_images_on(home, console, asked=options.images)
-    engine = deployment(options)
+    engine = deployment(options, registry=False)  # it was waited for just now
     if not watch(engine.preview, "1  Previewing", options, console, dry_run=True).ok:
         return 1
     console.print()

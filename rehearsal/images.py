@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -51,8 +50,10 @@ def turn_on(home: Home, say: Callable[[str], None]) -> str:
     if not overrides.is_file():
         _write_privately(overrides, yaml.safe_dump(_overrides(home, status)))
     _checkout(home)
-    _launch_scanner(home)
-    stack_file(home)
+    from rehearsal.registry import trivy_standin  # noqa: PLC0415 - for homes with images alone
+
+    # `trivy` on the PATH: the stand-in, since no registry here serves the real one.
+    trivy_standin.launcher(_programs(home), trivy_standin.own_cache())
     return str(status["server"])
 
 
@@ -186,18 +187,6 @@ def _checkout(home: Home) -> None:
 
 def _programs(home: Home) -> Path:
     return service.folder_of(home) / "bin"
-
-
-def _launch_scanner(home: Home) -> None:
-    """`trivy` on the PATH: the stand-in, since no registry here serves the real one."""
-    folder = _programs(home)
-    folder.mkdir(parents=True, exist_ok=True)
-    launcher = folder / "trivy"
-    launcher.write_text(
-        f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" exec "{sys.executable}" '
-        '-m rehearsal.registry.trivy_standin "$@"\n'
-    )
-    launcher.chmod(0o755)
 
 
 def _overrides_file(home: Home) -> Path:

@@ -28,6 +28,7 @@ import sys
 
 try:
     from honeydue.images import attestations, keys, scan, signing
+    from honeydue.images.ignores import FILE as IGNORES_FILE
     from honeydue.images.registry import DIGEST, Login, Registry, RegistryError
 except ModuleNotFoundError as missing:
     sys.exit(
@@ -278,7 +279,7 @@ def _run(verb: str, environment: Mapping[str, str], say: Say) -> str:
         )
     try:
         ignores = scan.load_ignores(
-            Path(environment.get("HONEYDUE_SCAN_IGNORE") or "deploy/trivyignore.yaml"),
+            Path(environment.get("HONEYDUE_SCAN_IGNORE") or IGNORES_FILE),
             datetime.now(UTC).date(),
         )
     except scan.IgnoresError as error:

@@ -16,6 +16,7 @@ from typing import Final, cast
 
 import yaml
 
+FILE: Final = Path("deploy/trivyignore.yaml")
 _LARGEST: Final = 256 << 10  # bytes
 
 

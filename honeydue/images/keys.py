@@ -24,14 +24,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
+from honeydue import cosign
+
 PrivateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
 _PEM: Final = re.compile(
     r"\A\s*-----BEGIN ([A-Z0-9 ]+)-----\n([A-Za-z0-9+/=\n]+)\n-----END \1-----\s*\Z"
 )
-_COSIGN: Final = ("ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY")
-_PLAIN: Final = ("PRIVATE KEY", "EC PRIVATE KEY")
 _MOST_SCRYPT_MEMORY: Final = 256 << 20  # bytes; cosign's own parameters need 32 or 64 MiB
 
 
@@ -42,9 +42,9 @@ class KeyRefusedError(Exception):
 def private_key(pem: str, password: str = "") -> PrivateKey:
     """Reads `signing.privateKey`; `password` is for cosign's own form only. KeyRefusedError."""
     label, body = _unwrap(pem)
-    if label in _COSIGN:
+    if label in cosign.ENCRYPTED:
         key = _load_der(_open_cosign(body, password.encode()))
-    elif label in _PLAIN:
+    elif label in cosign.PLAIN:
         key = _load_pem(pem)
     elif label == "PUBLIC KEY":
         raise KeyRefusedError("is the public key; the private one belongs here")

@@ -26,7 +26,6 @@ from honeydue.settings import Images, Settings
 STAGED: Final = Path(".build")
 """Relative to the program, so that the state says the same on every machine."""
 _DOCKER_SECONDS: Final = 10.0
-IGNORED_VULNERABILITIES: Final = Path("deploy/trivyignore.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +122,10 @@ def _wrong_here(s: Settings) -> Iterator[Problem]:
             "brew install trivy (https://trivy.dev/docs/latest/getting-started/installation/)",
         )
 
-    if IGNORED_VULNERABILITIES.is_file():
-        try:
-            ignores.read_ignores(IGNORED_VULNERABILITIES.read_text(), datetime.now(UTC).date())
-        except ignores.IgnoresError as error:
-            for place, wrong, mend in error.problems:
-                yield Problem(f"{IGNORED_VULNERABILITIES}: {place}", wrong, mend)
+    try:
+        ignores.load_ignores(ignores.FILE, datetime.now(UTC).date())
+    except ignores.IgnoresError as error:
+        yield from (Problem(*problem) for problem in error.problems)
 
 
 def _docker_is_silent() -> str:

@@ -11,7 +11,8 @@ import pulumi
 import pulumi_command as command
 
 from honeydue import python
-from honeydue.images.plan import IGNORED_VULNERABILITIES, Build, Plan, Prebuilt, plan
+from honeydue.images import ignores
+from honeydue.images.plan import Build, Plan, Prebuilt, plan
 from honeydue.images.references import SERVICES, repository
 from honeydue.settings import Settings, Signing
 
@@ -91,7 +92,7 @@ class Release(pulumi.ComponentResource):
                 triggers=[s.image.scan.severity, _ignored()],
                 more={
                     "HONEYDUE_SCAN_SEVERITY": s.image.scan.severity,
-                    "HONEYDUE_SCAN_IGNORE": str(IGNORED_VULNERABILITIES),
+                    "HONEYDUE_SCAN_IGNORE": str(ignores.FILE),
                 },
                 secrets={
                     "COSIGN_PRIVATE_KEY": _secret(s.signing.private_key),
@@ -207,7 +208,7 @@ def _fingerprint(signing: Signing) -> str:
 
 def _ignored() -> str:
     """Changes when the list of ignored vulnerabilities does."""
-    file = IGNORED_VULNERABILITIES
+    file = ignores.FILE
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
 
 

@@ -347,7 +347,7 @@ class Database:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         chosen = environment.get("TRIVY_CACHE_DIR")
-        self._folder = (Path(chosen) if chosen else cache_folder() / "trivy-standin") / "db"
+        self._folder = (Path(chosen) if chosen else own_cache()) / "db"
         self._source = Path(environment.get("TRIVY_DB_REPOSITORY") or ADVISORIES)
 
     def metadata(self) -> dict[str, Any] | None:
@@ -572,6 +572,11 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
         image = pull(asked.name, environment)
         Path(asked.output).write_text(json.dumps(bom(image, now), indent=2))
     return ""
+
+
+def own_cache() -> Path:
+    """Never that of a real Trivy."""
+    return cache_folder() / "trivy-standin"
 
 
 def launcher(folder: Path, cache: Path) -> Path:
