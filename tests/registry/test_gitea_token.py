@@ -8,8 +8,6 @@ from rehearsal.registry.gitea import ForgeError, token_in
 
 TOKEN = "1be89424668055db128a8f51200f7504e5e70faf"
 WARNING = "2026/11/22 15:52:59 setting.go:190:loadRunModeFrom() [E] You have been warned."
-    "2026/11/22 15:52:59 setting.go:190:loadRunModeFrom() [E] You have been warned against this."
-)
 
 
 @pytest.mark.parametrize("lines", [(TOKEN,), (WARNING, TOKEN), (TOKEN, WARNING)])
