@@ -22,13 +22,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -41,6 +43,7 @@ Kind = Literal["pulumi", "rehearsal"]
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 REHEARSAL: Final = "rehearsal"
 _SECONDS: Final = 120.0  # for a child that only reads; the passphrase's key alone takes one
+_PLAN_SECONDS: Final = 900.0  # a preview asks vendors, and a slow one is no failure
 _HISTORY_PAGE: Final = 50
 
 
@@ -50,6 +53,38 @@ class Configured:
 
     values: dict[str, Any] = field(repr=False)
     secret_keys: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One past run of the engine. `number`: it was the n-th that the backend remembers; Pulumi
+    Cloud calls it the version."""
+
+    number: int
+    kind: str  # "update", "refresh", "destroy", …
+    result: str  # "succeeded", "failed", "in-progress"
+    started: datetime
+    ended: datetime
+    message: str
+    changes: Mapping[str, int]
+    environment: Mapping[str, str]
+    config: Mapping[str, Any] = field(repr=False)  # raw: secrets stay encrypted
+    checkpoint: Callable[[], Any] = field(repr=False)  # loads what it left; see `resources_of`
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Where the final URLs are asked instead of what DNS says, and who signed for them."""
+
+    host: str
+    port: int
+    ca: str
+
+
+def resources_of(checkpoint: Any) -> list[dict[str, Any]]:
+    """Of a checkpoint in either of its shapes: a file of the history, or `stack export`."""
+    found = checkpoint.get("deployment") or checkpoint.get("checkpoint", {}).get("latest") or {}
+    return list(found.get("resources") or ())
 
 
 @dataclass(frozen=True)
@@ -108,10 +143,41 @@ class Engine:
         """What `up` would do, printed by the engine itself; the engine's exit code."""
         return self._stream("preview")
 
-    def up(self) -> int:
+    def plan(self) -> Any:
+        """What `up` would do, as the CLI's preview digest (pkg/display: PreviewDigest)."""
+        done = self._child("preview", "--json", seconds=_PLAN_SECONDS)
+        try:
+            digest = json.loads(done.stdout)
+        except ValueError:
+            digest = {}
+        if done.returncode or not digest:
+            # A failed preview still prints its digest, with what was said of each resource.
+            said = [
+                str(each.get("message", "")).strip()
+                for each in digest.get("diagnostics") or ()
+                if each.get("severity") == "error"
+            ]
+            told = "\n".join(filter(None, said)) or done.stderr.strip().removeprefix("error: ")
+            raise self._failed(("preview",), told or f"it ended with {done.returncode}")
+        return digest
+
+    def up(
+        self,
+        message: str = "",
+        each: Callable[[str], None] | None = None,
+        begun: Callable[[subprocess.Popen[bytes]], None] | None = None,
+    ) -> int:
         """Does it, without a second preview; the engine's exit code. Ctrl-C reaches the engine by
-        the terminal and ends it in order; it is waited for."""
-        return self._stream("up", "--yes", "--skip-preview")
+        the terminal and ends it in order; it is waited for.
+
+        `message` stays in the history. `each` is given every line that the engine prints, instead
+        of the terminal; `begun` the child, which may have to be told to end (SIGINT)."""
+        said = ("--message", message) if message else ()
+        return self._stream("up", "--yes", "--skip-preview", *said, each=each, begun=begun)
+
+    def cancel(self) -> None:
+        """Removes the locks of a run that is no more."""
+        self._run("cancel", *(("--yes", self.stack) if self.kind == "pulumi" else ()))
 
     def outputs(self) -> dict[str, Any]:
         """Decrypted; empty for a stack that never ran."""
@@ -124,6 +190,27 @@ class Engine:
     def history(self) -> Iterator[Any]:
         """The checkpoint that each past update left, newest first."""
         return self._cloud_history() if self._files is None else self._files.history()
+
+    def runs(self) -> Iterator[Run]:
+        """Every past run, newest first, each read when it is asked for."""
+        return self._cloud_runs() if self._files is None else self._files.runs()
+
+    def edge(self) -> Edge | None:
+        """In a rehearsal nobody's DNS knows the final URLs. None: the internet does."""
+        said = os.environ.get("HONEYDUE_EDGE", "")
+        if said:
+            address, _, authority = said.partition(",")
+        elif self.kind == "rehearsal":
+            found = self._json("edge", scoped=False)
+            address, authority = str(found["address"]), str(found["ca"])
+        else:
+            return None
+        host, _, port = address.rpartition(":")
+        if not (host and port.isdigit() and authority):
+            raise refused(
+                f"HONEYDUE_EDGE is {said!r}", 'HONEYDUE_EDGE="127.0.0.1:<port>,<file of the CA>"'
+            )
+        return Edge(host, int(port), authority)
 
     def updates(self) -> list[Any]:
         """The CLI's records of the last runs (kind, startTime, result, …), newest first."""
@@ -214,6 +301,19 @@ class Engine:
                 return
             page += 1
 
+    def _cloud_runs(self) -> Iterator[Run]:
+        page = 1
+        while True:
+            words = ("--page-size", str(_HISTORY_PAGE), "--page", str(page))
+            updates = self._json("stack", "history", "--json", *words) or []
+            for update in updates:
+                version = str(update["version"])
+                load = partial(self._json, "stack", "export", "--version", version)
+                yield _run_of(update, int(version), load)
+            if len(updates) < _HISTORY_PAGE:
+                return
+            page += 1
+
     # Children
 
     def _json(self, *words: str, scoped: bool = True) -> Any:
@@ -225,34 +325,59 @@ class Engine:
 
     def _run(self, *words: str, scoped: bool = True, stdin: str = "") -> str:
         """What the engine's CLI prints. Refused: with its own words when it fails."""
-        scope = ("--stack", self.stack) if scoped else ()
-        try:
-            done = subprocess.run(
-                [*self._command, *words, *scope],
-                cwd=self.folder,
-                input=stdin,
-                capture_output=True,
-                text=True,
-                timeout=_SECONDS,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as cause:
-            raise self._failed(words, str(cause)) from None
+        done = self._child(*words, scoped=scoped, stdin=stdin)
         if done.returncode:
             # The engines mask secrets in what they say of a failure.
             said = done.stderr.strip().removeprefix("error: ")
             raise self._failed(words, said or f"it ended with {done.returncode}")
         return done.stdout
 
-    def _stream(self, *words: str) -> int:
+    def _child(
+        self, *words: str, scoped: bool = True, stdin: str = "", seconds: float = _SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        scope = ("--stack", self.stack) if scoped else ()
+        try:
+            return subprocess.run(
+                [*self._command, *words, *scope],
+                cwd=self.folder,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as cause:
+            raise self._failed(words, str(cause)) from None
+
+    def _stream(
+        self,
+        *words: str,
+        each: Callable[[str], None] | None = None,
+        begun: Callable[[subprocess.Popen[bytes]], None] | None = None,
+    ) -> int:
         sys.stdout.flush()
         command = [*self._command, *words, "--stack", self.stack]
         try:
-            with _interrupts_left_to_the_child():
-                child = subprocess.Popen(command, cwd=self.folder, stdin=subprocess.DEVNULL)
+            # A file and no pipe: an engine whose reader is killed must not die of its next line.
+            with (
+                tempfile.TemporaryFile() if each else nullcontext() as told,
+                _interrupts_left_to_the_child(),
+            ):
+                child = subprocess.Popen(
+                    command,
+                    cwd=self.folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=told,
+                    stderr=subprocess.STDOUT if told else None,
+                )
+                if begun is not None:
+                    begun(child)
+                if told and each:
+                    for line in _lines(told.fileno(), child):
+                        each(line)
                 code = child.wait()
         except OSError as cause:
-            raise self._failed(words, str(cause)) from None
+            raise self._failed(words[:1], str(cause)) from None
         return code if code >= 0 else 128 - code  # by a signal: the shells' code
 
     def _failed(self, words: Sequence[str], said: str) -> Refused:
@@ -268,6 +393,46 @@ class Engine:
         if self.kind == "pulumi":
             return ["pulumi", "--non-interactive"]
         return [sys.executable, "-m", "rehearsal"]
+
+
+def _lines(file: int, child: subprocess.Popen[bytes]) -> Iterator[str]:
+    """What a child writes to a file, as it comes, until it has ended."""
+    position, rest = 0, b""
+    while True:
+        over = child.poll() is not None  # asked before the last reading, so that none is lost
+        while said := os.pread(file, 1 << 16, position):
+            position += len(said)
+            *whole, rest = (rest + said).split(b"\n")
+            yield from (line.decode(errors="replace") for line in whole)
+        if over:
+            if rest:
+                yield rest.decode(errors="replace")
+            return
+        time.sleep(0.05)
+
+
+def _run_of(record: Any, number: int, checkpoint: Callable[[], Any]) -> Run:
+    """`record`: of a DIY backend's history (seconds since 1970) or of `stack history --json`."""
+    return Run(
+        number=number,
+        kind=str(record.get("kind", "")),
+        result=str(record.get("result", "")),
+        started=_moment(record.get("startTime")),
+        ended=_moment(record.get("endTime")),
+        message=str(record.get("message") or ""),
+        changes={
+            str(op): int(count) for op, count in (record.get("resourceChanges") or {}).items()
+        },
+        environment=dict(record.get("environment") or {}),
+        config=dict(record.get("config") or {}),
+        checkpoint=checkpoint,
+    )
+
+
+def _moment(said: Any) -> datetime:
+    if isinstance(said, str) and said:
+        return datetime.fromisoformat(said.replace("Z", "+00:00"))
+    return datetime.fromtimestamp(said if isinstance(said, int | float) else 0, UTC)
 
 
 @contextmanager
@@ -293,21 +458,36 @@ class _Files:
     stack: str
 
     def history(self) -> Iterator[Any]:
+        for record in self._records():
+            yield self._checkpoint(record)
+
+    def runs(self) -> Iterator[Run]:
+        records = self._records()
+        for number, record in zip(range(len(records), 0, -1), records, strict=True):
+            yield _run_of(self._load(record, record), number, partial(self._checkpoint, record))
+
+    def _records(self) -> list[Path]:
+        """Newest first."""
         folder = self.root / ".pulumi" / "history" / self.project / self.stack
         if not self.root.is_dir():
             raise refused(f"the state's folder {self.root} is not there", "pulumi login file://…")
-        for record in sorted(folder.glob(f"{self.stack}-*.history.json*"), reverse=True):
-            path = record.with_name(record.name.replace(".history.json", ".checkpoint.json"))
-            try:
-                content = path.read_bytes()
-                yield json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-            except (OSError, EOFError, ValueError) as cause:
-                said = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
-                raise refused(
-                    f"a past state of {self.stack} cannot be read: {path}: {said}",
-                    f"bring it back from the state's backup; or, if what it deployed may go: "
-                    f"rm {record}",
-                ) from None
+        return sorted(folder.glob(f"{self.stack}-*.history.json*"), reverse=True)
+
+    def _checkpoint(self, record: Path) -> Any:
+        name = record.name.replace(".history.json", ".checkpoint.json")
+        return self._load(record.with_name(name), record)
+
+    def _load(self, path: Path, record: Path) -> Any:
+        try:
+            content = path.read_bytes()
+            return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+        except (OSError, EOFError, ValueError) as cause:
+            said = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
+            raise refused(
+                f"a past state of {self.stack} cannot be read: {path}: {said}",
+                f"bring it back from the state's backup; or, if what it deployed may go: "
+                f"rm {record}",
+            ) from None
 
     @contextmanager
     def lock(self) -> Iterator[None]:

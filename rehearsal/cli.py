@@ -103,7 +103,9 @@ def parser() -> argparse.ArgumentParser:
     add_run(preview_, changes=False)
     preview_.add_argument("-j", "--json", action="store_true", help="the CLI's preview digest")
     preview_.add_argument("--expect-no-changes", action="store_true", help="exit 1 on any change")
-    add_run(add("up", up, "make it so"), changes=True)
+    up_ = add("up", up, "make it so")
+    add_run(up_, changes=True)
+    up_.add_argument("-m", "--message", default="", help="a word for the history")
     add_run(add("refresh", refresh, "compare the state with the world"), changes=True)
     add_run(add("destroy", destroy, "delete everything that the stack has made"), changes=True)
 
@@ -290,7 +292,10 @@ def changing(
         return 1
     if not options.skip_preview:
         console.print()
-    result = watch(getattr(engine, verb), title, options, console, dry_run=False)
+    run = getattr(engine, verb)
+    if verb == "up":
+        run = partial(run, message=options.message)
+    result = watch(run, title, options, console, dry_run=False)
     return 0 if result.ok else 1
 
 

@@ -95,8 +95,10 @@ class Deployment:
         *,
         targets: Sequence[str] = (),
         cancelled: threading.Event | None = None,
+        message: str = "",
     ) -> Result:
-        return self._verb("update", on_event, targets, cancelled, False, self._program)
+        """`message`: what the history says of it."""
+        return self._verb("update", on_event, targets, cancelled, False, self._program, message)
 
     def refresh(
         self,
@@ -215,6 +217,7 @@ class Deployment:
         cancelled: threading.Event | None,
         dry_run: bool,
         act: Callable[[Run], None],
+        message: str = "",
     ) -> Result:
         names = self.project.name, self.stack
         with nullcontext() if dry_run else self.backend.lock(*names):
@@ -236,7 +239,7 @@ class Deployment:
                 targets=targets,
             )
             run.emit(events.PreludeEvent(configuration.masked, dry_run, *names))
-            with self._recorded(kind, run, file, started, dry_run):
+            with self._recorded(kind, run, file, started, dry_run, message):
                 settle(run, before.pending)
                 act(run)
                 if run.cancelled.is_set():
@@ -249,8 +252,8 @@ class Deployment:
             return Result(not run.errors, dict(run.changes), run.outputs, tuple(run.errors))
 
     @contextmanager
-    def _recorded(
-        self, kind: str, run: Run, file: StackFile, started: int, dry_run: bool
+    def _recorded(  # noqa: PLR0917 - private, and called above only
+        self, kind: str, run: Run, file: StackFile, started: int, dry_run: bool, message: str
     ) -> Iterator[None]:
         """The last save and the history entry, whatever becomes of the run."""
         result = "failed"
@@ -264,7 +267,7 @@ class Deployment:
                     "version": 1,
                     "kind": kind,
                     "startTime": started,
-                    "message": "",
+                    "message": message,
                     "environment": {"exec.kind": "rehearsal"},
                     "config": {
                         k: v if isinstance(v, dict) else str(v) for k, v in file.config.items()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ops.engine import Engine
+from ops.engine import Edge, Engine, resources_of
 from ops.problems import Refused
 from rehearsal.cli import main as rehearsal_main
 from rehearsal.engine.errors import EngineError
@@ -222,3 +222,79 @@ def test_the_rehearsal_shows_no_secret_without_being_asked(
     assert token not in shown
     assert rehearsal_main(["config", "--json", "--show-secrets"]) == 0
     assert token in capsys.readouterr().out
+
+
+# --- past runs, and what a run prints -----------------------------------------------------------
+
+
+def run_of(state: Path, nanoseconds: int, **record: Any) -> None:
+    checkpoint = {"checkpoint": {"latest": {"resources": [{"urn": f"of {nanoseconds}"}]}}}
+    path = past(state, nanoseconds, checkpoint)
+    path.with_name(path.name.replace(".checkpoint.", ".history.")).write_text(json.dumps(record))
+
+
+def test_past_runs_are_numbered_from_the_oldest_and_read_newest_first(
+    prod: Engine, tmp_path: Path
+) -> None:
+    run_of(tmp_path / "state", 1, kind="update", result="failed", startTime=60, endTime=90)
+    run_of(
+        tmp_path / "state",
+        2,
+        kind="update",
+        result="succeeded",
+        message="deploy 237c6b8\n\nBy: trey@laptop",
+        resourceChanges={"same": 100, "update": 2},
+    )
+    newest, oldest = prod.runs()
+    assert (newest.number, newest.result, newest.changes) == (
+        2,
+        "succeeded",
+        {"same": 100, "update": 2},
+    )
+    assert newest.message.startswith("deploy 237c6b8")
+    assert resources_of(newest.checkpoint()) == [{"urn": "of 2"}]
+    assert (oldest.number, oldest.result) == (1, "failed")
+    assert (oldest.ended - oldest.started).total_seconds() == 30
+
+
+def test_pulumi_clouds_runs_have_its_own_version(pulumi: Pulumi, prod: Engine) -> None:
+    pulumi.answers(
+        whoami={"url": "https://api.pulumi.com"},
+        stack_history=[{"version": 7, "kind": "update", "startTime": "2026-11-22T03:00:00.000Z"}],
+        stack_export={"version": 3, "deployment": {"resources": [{"urn": "a"}]}},
+    )
+    (run,) = prod.runs()
+    assert (run.number, run.started.hour) == (7, 3)
+    assert resources_of(run.checkpoint()) == [{"urn": "a"}]
+    assert "stack export --version 7" in pulumi.log
+
+
+def test_the_plan_is_the_clis_digest(pulumi: Pulumi, prod: Engine) -> None:
+    pulumi.answers(preview={"steps": [], "changeSummary": {"same": 3}})
+    assert prod.plan()["changeSummary"] == {"same": 3}
+
+
+def test_a_plan_that_fails_says_what_its_diagnostics_say(pulumi: Pulumi, prod: Engine) -> None:
+    digest = {"diagnostics": [{"severity": "error", "message": "before hook failed: quorum"}]}
+    pulumi.answers(preview={"shell": f"echo '{json.dumps(digest)}'; exit 255"})
+    with pytest.raises(Refused, match="before hook failed: quorum"):
+        prod.plan()
+
+
+def test_every_line_of_an_up_is_passed_on_with_the_last_one_unended(
+    pulumi: Pulumi, prod: Engine
+) -> None:
+    pulumi.answers(up={"shell": "echo one; sleep 0.2; echo two >&2; printf three; exit 3"})
+    lines: list[str] = []
+    assert prod.up("deploy 1a2b3c4", lines.append) == 3
+    assert lines == ["one", "two", "three"]
+    assert "up --yes --skip-preview --message deploy 1a2b3c4" in pulumi.log
+
+
+def test_where_the_edge_is_can_be_said(prod: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prod.edge() is None
+    monkeypatch.setenv("HONEYDUE_EDGE", "127.0.0.1:8443,/tmp/ca.pem")
+    assert prod.edge() == Edge("127.0.0.1", 8443, "/tmp/ca.pem")
+    monkeypatch.setenv("HONEYDUE_EDGE", "localhost")
+    with pytest.raises(Refused, match="HONEYDUE_EDGE"):
+        prod.edge()
