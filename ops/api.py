@@ -10,7 +10,8 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ import httpx
 
 from ops.cluster import contexts
 from ops.engine import Engine
-from ops.problems import refused
+from ops.problems import Problem, Refused, refused
 
 NAMESPACE: Final = "honeydue"
 
@@ -38,6 +39,10 @@ _MEND: Final = (
 
 class Unanswered(Exception):  # noqa: N818 - not an error of ours
     """One API server gave no usable answer; another one may."""
+
+
+class Conflict(Refused):
+    """409: the object is there already, or is not any more as it was when it was read."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Api:
         for client in self._nodes.values():
             client.timeout = _TIMEOUT
         self._order = list(self._nodes)
+        self._ahead = timedelta()  # of this machine's clock
 
     @staticmethod
     def of(engine: Engine, outputs: Mapping[str, Any] | None = None) -> Api:
@@ -106,6 +112,29 @@ class Api:
         Sent again to the next API server when one does not answer: twice is as once."""
         query = {"fieldManager": FIELD_MANAGER, **({"dryRun": "All"} if dry_run else {})}
         return self._first("PATCH", path, query, change)
+
+    def create(self, path: str, thing: Any) -> Any:
+        """As it was kept; None: there is no such namespace. Conflict: it is there already, be it by
+        an earlier try of this very call, whose answer was lost."""
+        return self._first("POST", path, {"fieldManager": FIELD_MANAGER}, thing)
+
+    def replace(self, path: str, thing: Any) -> Any:
+        """`thing` whole, with the resourceVersion that was read, or else Conflict; None: it is not
+        there any more."""
+        return self._first("PUT", path, {"fieldManager": FIELD_MANAGER}, thing)
+
+    def delete(self, path: str, *, like: Any = None) -> bool:
+        """Whether it was there. `like`: as it was read; Conflict when it is not so any more."""
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if like is not None:
+            read = like["metadata"]
+            options["preconditions"] = {key: read[key] for key in ("uid", "resourceVersion")}
+        return self._first("DELETE", path, {}, options) is not None
+
+    def now(self) -> datetime:
+        """By the clock of the API server that answered last, to the second: operators' own clocks
+        differ, and one that is wrong must not make a lock look old."""
+        return datetime.now(UTC) + self._ahead
 
     @contextmanager
     def stream(self, path: str, **query: str) -> Iterator[Iterator[str]]:
@@ -171,8 +200,15 @@ class Api:
             )
         except httpx.HTTPError as cause:
             raise Unanswered(_said(cause)) from None
+        with suppress(ValueError, TypeError):
+            said = parsedate_to_datetime(answer.headers.get("Date", ""))
+            self._ahead = said - datetime.now(UTC)
         if answer.status_code == 404:
             return None
+        if answer.status_code == 409:
+            raise Conflict(
+                Problem(f"{node} refuses {verb} {path}: {_message(answer)}", "run the same again")
+            )
         if answer.status_code == 429 or answer.status_code >= 500:
             raise Unanswered(_message(answer))
         if answer.status_code in (401, 403):
