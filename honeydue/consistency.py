@@ -193,23 +193,31 @@ def secrets_differ(s: Settings) -> Found:
             yield ("secrets", other), Wrong(f"has the same value as secrets.{one}")
 
 
-def builds(s: Settings) -> bool:
-    """Whether this stack builds its images, or runs what `images` names."""
+def built(s: Settings) -> tuple[str, ...]:
+    """The services that this stack builds; the others run what `images` names."""
+    return _unnamed(s) if _may_build(s) else ()
+
+
+def _may_build(s: Settings) -> bool:
     return s.app is not None if s.image.build is None else s.image.build
 
 
+def _unnamed(s: Settings) -> tuple[str, ...]:
+    return tuple(service for service in SERVICES if getattr(s.images, service) is None)
+
+
 def something_says_what_runs(s: Settings) -> Found:
-    if builds(s) and s.app is None:
+    if built(s) and s.app is None:
         why = "is missing, and image.build is true: there is nothing to build from"
         yield ("app", "path"), Wrong(why, to="../honeyDueAPI-go")
-    if not builds(s) and s.images is None:
+    if not _may_build(s):
         why = "is missing, and nothing is built: give a tag or digest, or app.path to build from"
-        for service in SERVICES:
+        for service in _unnamed(s):
             yield ("images", service), Wrong(why, to="<git short SHA>")
 
 
 def who_builds_signs(s: Settings) -> Found:
-    if not builds(s):
+    if not built(s):
         return
     why = "is missing: what is built is signed before it runs"
     config, module = f"pulumi config set -s {s.stack}", "python -m honeydue.images.signing"

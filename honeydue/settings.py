@@ -248,7 +248,7 @@ class Scan(_Model):
 
 
 class Image(_Model):
-    """How images are built. `build: false` (CI, rollback) runs what `images` names."""
+    """How images are built. `build: false` (CI): nothing is, and `images` names all of them."""
 
     build: YesOrNo | None = None  # None: whether `app` is given
     builder: BuilderName = "honeydue-builder"
@@ -261,11 +261,12 @@ class Image(_Model):
 
 
 class Images(_Model):
-    """Tag (git short SHA) or digest (`sha256:…`) of each service, where nothing is built."""
+    """Services that are not built but run this tag (git short SHA), digest (`sha256:…`) or both
+    (`237c6b8@sha256:…`): after a rollback all of them."""
 
-    api: ImageRef
-    worker: ImageRef
-    admin: ImageRef
+    api: ImageRef | None = None
+    worker: ImageRef | None = None
+    admin: ImageRef | None = None
 
 
 class Signing(_Model):
@@ -310,7 +311,7 @@ class Settings(_Model):
     registry: Registry
     app: App | None = None
     image: Image = Image()
-    images: Images | None = None
+    images: Images = Images()
     signing: Signing | None = None
     redis: Redis = Redis()
     snapshots: Snapshots | None = None
@@ -333,8 +334,8 @@ class Settings(_Model):
         return f"s3://{self.snapshots.bucket}/{self.snapshots.folder} at {self.snapshots.endpoint}"
 
     @property
-    def builds(self) -> bool:
-        return consistency.builds(self)
+    def built(self) -> tuple[str, ...]:
+        return consistency.built(self)
 
     @property
     def hosts(self) -> tuple[str, str, str]:

@@ -58,10 +58,11 @@ class StackSettings:
         return {str(key): str(value) for key, value in self.section("secrets").items()}
 
     @property
-    def builds(self) -> bool:
-        """As Settings.builds, of settings that may not be right yet."""
-        build = self.section("image").get("build")
-        return bool(self.section("app")) if build is None else build in (True, "true")
+    def built(self) -> tuple[str, ...]:
+        """As Settings.built, of settings that may not be right yet."""
+        build, images = self.section("image").get("build"), self.section("images")
+        may = bool(self.section("app")) if build is None else build in (True, "true")
+        return tuple(service for service in SERVICES if may and not images.get(service))
 
     def section(self, name: str) -> dict[str, Any]:
         """An object of the stack's file; empty when it is none."""
@@ -135,7 +136,7 @@ def roll(
     """The engine's preview, the question, the engine's `up`; the exit code. The change stands in
     the files by then: it is taken back by `undo` unless `up` is begun."""
     undone = "nothing was changed"
-    if stack.builds:
+    if stack.built:
         console.print(
             "`up` makes the whole stack what its settings say: a commit that was checked out in "
             f"{stack.section('app').get('path')} since the last one is built and rolls too",

@@ -65,8 +65,7 @@ def stack_file(home: Home) -> Path:
     """Writes the home's stack file anew and returns it."""
     loaded = yaml.safe_load((REPOSITORY / STACK_FILE).read_text())
     overrides = yaml.safe_load(_overrides_file(home).read_text())
-    if "honeydue:images" not in overrides["config"]:
-        loaded["config"].pop("honeydue:images", None)  # what is built says it
+    loaded["config"].pop("honeydue:images", None)  # made up, for homes without a registry
     loaded["config"] = _merged(loaded["config"], overrides["config"])
     path = home.root / STACK_FILE
     _write_privately(path, yaml.safe_dump(loaded, sort_keys=False))

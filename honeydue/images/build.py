@@ -14,7 +14,7 @@ import pulumi_docker as docker
 import pulumi_docker_build as docker_build
 
 from honeydue.images.plan import Build
-from honeydue.images.references import CACHE_TAG, SERVICES, repository
+from honeydue.images.references import CACHE_TAG, repository
 from honeydue.settings import Settings
 
 
@@ -25,7 +25,7 @@ class BuildsArgs:
 
 
 class Builds(pulumi.ComponentResource):
-    """`honeydue-<service>:<commit>` in the registry, for each service."""
+    """`honeydue-<service>:<commit>` in the registry, for each service that is built."""
 
     digests: Mapping[str, pulumi.Output[str]]
 
@@ -51,7 +51,7 @@ class Builds(pulumi.ComponentResource):
                     additional_secret_outputs=["registries"],
                 ),
             ).digest
-            for service in SERVICES
+            for service in args.plan.epochs
         }
         self.register_outputs({"digests": self.digests})
 

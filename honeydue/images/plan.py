@@ -1,7 +1,8 @@
 """What runs in this release, found out before anything is declared.
 
-Either it is built from the application's checkout (`Build`), or it is there already (`Prebuilt`):
-tags are resolved to digests now, by asking the registry, so that the preview shows what will run.
+Each service is either built from the application's checkout (`Build`), or pinned to an image that
+is there already (`Pinned`): tags are resolved to digests now, by asking the registry, so that the
+preview shows what will run.
 Everything that is missing is told at once, in the settings' own form.
 """
 
@@ -21,7 +22,7 @@ import pulumi
 from honeydue.images import checkout, dockerfile, ignores
 from honeydue.images.references import SERVICES, path_of
 from honeydue.problems import Problem, SettingsError
-from honeydue.settings import Images, Settings
+from honeydue.settings import Settings
 
 STAGED: Final = Path(".build")
 """Relative to the program, so that the state says the same on every machine."""
@@ -30,7 +31,8 @@ _DOCKER_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """`context`: the clean copy of the commit. `epochs`: service → SOURCE_DATE_EPOCH."""
+    """`context`: the clean copy of the commit. `epochs`: SOURCE_DATE_EPOCH of each service that is
+    built, and of no other."""
 
     context: Path
     tag: str
@@ -38,33 +40,35 @@ class Build:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prebuilt:
-    """Service → digest; service → the tag it was asked for under, empty when by digest alone."""
+class Pinned:
+    """`tag`: the one it was asked for under, empty when by digest alone."""
 
-    digests: Mapping[str, str]
-    tags: Mapping[str, str]
+    digest: str
+    tag: str
 
 
-Plan = Build | Prebuilt
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Each of SERVICES is in one of the two."""
+
+    build: Build | None
+    pinned: Mapping[str, Pinned]
 
 
 def plan(s: Settings) -> Plan:
     """Raises pulumi.RunError with everything that is missing."""
-    problems: list[Problem] = []
-    found: Plan | None = None
-    if s.builds:
+    build: Build | None = None
+    pinned, problems = _pinned(s)
+    if s.built:
         try:
-            found = _build(s)
-            problems = [*_missing_targets(s, found), *_wrong_here(s)]
+            build = _build(s)
+            problems += _missing_targets(s, build)
         except checkout.CheckoutError as error:
-            problems = [Problem("honeydue:app.path", error.wrong, error.mend), *_wrong_here(s)]
-    elif s.images is not None:  # the settings see to it
-        digests, problems = _digests(s, s.images)
-        tags = {service: _split(getattr(s.images, service))[0] for service in SERVICES}
-        found = Prebuilt(digests=digests, tags=tags)
-    if problems or found is None:
+            problems.append(Problem("honeydue:app.path", error.wrong, error.mend))
+        problems += _wrong_here(s)
+    if problems:
         raise pulumi.RunError(str(SettingsError(s.stack, problems)))
-    return found
+    return Plan(build=build, pinned=pinned)
 
 
 # Built
@@ -84,7 +88,7 @@ def _build(s: Settings) -> Build:
     files = [*dockerfile.not_ignored(ignore.read_text() if ignore.is_file() else "", found.times)]
     epochs = {
         service: found.time([*dockerfile.matching(dockerfile.sources(text, service), files)])
-        for service in SERVICES
+        for service in s.built
     }
     return Build(context=context, tag=found.tag, epochs=epochs)
 
@@ -92,7 +96,7 @@ def _build(s: Settings) -> Build:
 def _missing_targets(s: Settings, build: Build) -> Iterator[Problem]:
     assert s.app is not None
     there = dockerfile.targets((build.context / "Dockerfile").read_text())
-    for service in SERVICES:
+    for service in s.built:
         if service not in there:
             wrong = f"has a Dockerfile without the target {service} (it has {', '.join(there)})"
             yield Problem(
@@ -113,7 +117,7 @@ def _wrong_here(s: Settings) -> Iterator[Problem]:
             "honeydue:image.driver",
             f"is docker-container, and Docker does not answer on this machine: {silent}",
             "start Docker; or build elsewhere: honeydue:image.driver remote; or not at all: "
-            f"pulumi config set -s {s.stack} --path honeydue:image.build false",
+            "python -m ops deploy --sha <git short SHA>, or honeydue:image.build false",
         )
     if shutil.which("trivy") is None:
         yield Problem(
@@ -152,11 +156,27 @@ def _builder_file(name: str) -> Path:
 # There already
 
 
-def _digests(s: Settings, images: Images) -> tuple[dict[str, str], list[Problem]]:
-    named = {service: _split(getattr(images, service)) for service in SERVICES}
+def _pinned(s: Settings) -> tuple[dict[str, Pinned], list[Problem]]:
+    named = {
+        service: _split(reference)
+        for service in SERVICES
+        if (reference := getattr(s.images, service)) is not None
+    }
+    tags = {service: tag for service, (tag, _) in named.items()}
     digests = {service: digest for service, (_, digest) in named.items() if digest}
-    if len(digests) == len(named):
-        return digests, []  # nothing to ask: a registry that is down is no reason to stop
+    problems: list[Problem] = []
+    if len(digests) < len(named):  # else nobody is asked: a registry that is down does not matter
+        problems = _look_up(s, tags, digests)
+    pinned = {
+        service: Pinned(digest=digests[service], tag=tag)
+        for service, tag in tags.items()
+        if service in digests
+    }
+    return pinned, problems
+
+
+def _look_up(s: Settings, tags: Mapping[str, str], digests: dict[str, str]) -> list[Problem]:
+    """Fills in `digests` of the services that have only a tag."""
     # Not before it is needed: the client costs a preview 0.1 s.
     from honeydue.images.registry import Login, Registry, RegistryError, nearest  # noqa: PLC0415
 
@@ -164,7 +184,7 @@ def _digests(s: Settings, images: Images) -> tuple[dict[str, str], list[Problem]
     login = Login(s.registry.username, s.registry.token.get_secret_value())
     try:
         with Registry(s.registry.server, login) as registry:
-            for service, (tag, _) in named.items():
+            for service, tag in tags.items():
                 if service in digests:
                     continue
                 repository = path_of(s.registry.namespace, service)
@@ -193,7 +213,7 @@ def _digests(s: Settings, images: Images) -> tuple[dict[str, str], list[Problem]
                 f"pulumi stack output release -s {s.stack}",
             )
         )
-    return digests, problems
+    return problems
 
 
 def _split(value: str) -> tuple[str, str]:

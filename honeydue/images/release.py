@@ -12,7 +12,7 @@ import pulumi_command as command
 
 from honeydue import python
 from honeydue.images import ignores
-from honeydue.images.plan import Build, Plan, Prebuilt, plan
+from honeydue.images.plan import Build, Pinned, Plan, plan
 from honeydue.images.references import SERVICES, repository
 from honeydue.settings import Settings, Signing
 
@@ -54,11 +54,12 @@ class Release(pulumi.ComponentResource):
         super().__init__("honeydue:images:Release", name, None, opts)
         self._settings = args.settings
         child = pulumi.ResourceOptions(parent=self)
-        match args.plan:
-            case Build() as plan:
-                self._built(name, plan, child)
-            case Prebuilt() as plan:
-                self._prebuilt(name, plan, child)
+        images: dict[str, Running] = {}
+        proven: list[pulumi.Resource] = []
+        if args.plan.build is not None:
+            self._built(name, args.plan.build, child, images, proven)
+        self._pinned(name, args.plan.pinned, child, images, proven)
+        self.images, self.proven = {service: images[service] for service in SERVICES}, proven
         self.register_outputs({"images": self.references, "release": self.names})
 
     @property
@@ -74,15 +75,21 @@ class Release(pulumi.ComponentResource):
     def references(self) -> dict[str, pulumi.Input[str]]:
         return {service: running.reference for service, running in self.images.items()}
 
-    def _built(self, name: str, plan: Build, child: pulumi.ResourceOptions) -> None:
+    def _built(
+        self,
+        name: str,
+        plan: Build,
+        child: pulumi.ResourceOptions,
+        images: dict[str, Running],
+        proven: list[pulumi.Resource],
+    ) -> None:
         # Their provider looks for Docker, and importing both costs a preview half a second.
         from honeydue.images.build import Builds, BuildsArgs  # noqa: PLC0415
 
         s = self._settings
         assert s.signing is not None  # the settings see to it
         digests = Builds("images", BuildsArgs(settings=s, plan=plan), child).digests
-        images, proven = {}, []
-        for service in SERVICES:
+        for service in digests:
             vouched = self._gate(
                 f"{name}-{service}-vouched",
                 "vouch",
@@ -105,26 +112,28 @@ class Release(pulumi.ComponentResource):
             # under `--target`, which leaves out what a resource depends on.
             images[service] = self._running(service, verified.stdout.apply(_digest), plan.tag)
             proven.append(verified)
-        self.images, self.proven = images, proven
 
-    def _prebuilt(self, name: str, plan: Prebuilt, child: pulumi.ResourceOptions) -> None:
-        images: dict[str, Running] = {}
-        proven: list[pulumi.Resource] = []
-        for service in SERVICES:
-            digest, tag = plan.digests[service], plan.tags[service]
-            printed: pulumi.Input[str] = digest
+    def _pinned(
+        self,
+        name: str,
+        pinned: Mapping[str, Pinned],
+        child: pulumi.ResourceOptions,
+        images: dict[str, Running],
+        proven: list[pulumi.Resource],
+    ) -> None:
+        for service, image in pinned.items():
+            printed: pulumi.Input[str] = image.digest
             if self._settings.signing is not None:
-                verified = self._verified(name, service, digest, tag, child)
+                verified = self._verified(name, service, image.digest, image.tag, child)
                 printed = verified.stdout.apply(_digest)
                 proven.append(verified)
-            images[service] = self._running(service, printed, tag)
-        if self._settings.signing is None:
+            images[service] = self._running(service, printed, image.tag)
+        if pinned and self._settings.signing is None:
             pulumi.log.warn(
                 "images run unverified: honeydue:signing.publicKey is not set, so a changed or "
                 "foreign image in the registry would not be noticed",
                 self,
             )
-        self.images, self.proven = images, proven
 
     def _running(self, service: str, digest: pulumi.Input[str], tag: str) -> Running:
         reference = pulumi.Output.concat(self._image(service), "@", digest)

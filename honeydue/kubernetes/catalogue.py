@@ -134,6 +134,8 @@ WORKLOADS: Final = (
     ),
 )
 
+GATEKEEPER: Final = WORKLOADS[0].name  # rolls first; the others only once it is healthy
+
 PRE_STOP_SECONDS: Final = 10
 """Between "terminating" and SIGTERM: Traefik needs that long to see that the endpoint is gone."""
 

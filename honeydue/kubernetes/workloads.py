@@ -9,7 +9,13 @@ import pulumi
 from pulumi_kubernetes import apps, core
 
 from honeydue.images.release import Running
-from honeydue.kubernetes.catalogue import ROLLOUT_SECONDS, WORKLOADS, deployment, service
+from honeydue.kubernetes.catalogue import (
+    GATEKEEPER,
+    ROLLOUT_SECONDS,
+    WORKLOADS,
+    deployment,
+    service,
+)
 from honeydue.kubernetes.configuration import Configuration
 from honeydue.kubernetes.namespace import Namespace
 
@@ -28,7 +34,10 @@ class WorkloadsArgs:
 
 
 class Workloads(pulumi.ComponentResource):
-    """Everything in catalogue.WORKLOADS, waited for until it is rolled out."""
+    """Everything in catalogue.WORKLOADS, waited for until it is rolled out.
+
+    The api is the gatekeeper: the others roll when it is healthy, so a release that does not start
+    leaves them as they are."""
 
     def __init__(
         self, name: str, args: WorkloadsArgs, opts: pulumi.ResourceOptions | None = None
@@ -40,6 +49,7 @@ class Workloads(pulumi.ComponentResource):
             deleted_with=args.namespace.resource,
             custom_timeouts=pulumi.CustomTimeouts(create=_PATIENCE, update=_PATIENCE),
         )
+        gatekeeper: list[pulumi.Resource] = []
         for workload in WORKLOADS:
             rollout = apps.v1.Deployment(
                 f"{name}-{workload.name}",
@@ -55,10 +65,12 @@ class Workloads(pulumi.ComponentResource):
                     child,
                     # As a whole, since pull secret and PriorityClass are used by name only.
                     pulumi.ResourceOptions(
-                        depends_on=[args.namespace, args.configuration, *args.after]
+                        depends_on=[args.namespace, args.configuration, *args.after, *gatekeeper]
                     ),
                 ),
             )
+            if workload.name == GATEKEEPER:
+                gatekeeper = [rollout]
             if workload.port is not None:
                 # It waits for endpoints, and so for the Deployment: begun before it, it would hold
                 # one of the engine's places meanwhile, and with `--parallel 1` the only one.

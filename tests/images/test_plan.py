@@ -12,7 +12,7 @@ import pytest
 
 from honeydue.images import plan as planning
 from honeydue.images import registry
-from honeydue.images.plan import Build, Prebuilt, plan
+from honeydue.images.plan import Pinned, plan
 from tests.images.test_checkout import Repository
 from tests.images.test_release import BUILDING, PUBLIC
 from tests.settings import sample
@@ -55,8 +55,8 @@ def test_a_commit_is_staged_and_each_service_dated_by_its_own_files(
     application: Repository,
 ) -> None:
     application.commit(2000, admin__x="2")
-    found = plan(sample.settings(*BUILDING))
-    assert isinstance(found, Build)
+    found = plan(sample.settings(*BUILDING)).build
+    assert found is not None
     assert found.tag == application.git("rev-parse", "--short", "HEAD")
     assert found.epochs == {"api": 1000, "worker": 1000, "admin": 2000}
     assert found.context == Path(".build") / found.tag
@@ -118,7 +118,7 @@ def test_a_docker_that_does_not_answer_is_told_with_the_ways_around_it(tmp_path:
     told = refused()
     assert "Docker does not answer on this machine: Cannot connect to the Docker daemon" in told
     assert "honeydue:image.driver remote" in told
-    assert "honeydue:image.build false" in told
+    assert "python -m ops deploy --sha" in told
 
 
 @pytest.mark.usefixtures("application")
@@ -135,7 +135,24 @@ def test_nothing_of_the_staged_copy_is_left_in_the_checkout(application: Reposit
     assert application.git("status", "--porcelain") == ""
 
 
-# Prebuilt
+def test_a_service_that_is_pinned_is_not_built_and_its_files_do_not_matter(
+    application: Repository,
+) -> None:
+    application.commit(2000, Dockerfile="FROM scratch AS api\nCOPY api/ /\n", api__x="2")
+    pins = [sample.config(f"images.{name}", f"1a2b3c4@{DIGEST}") for name in ("worker", "admin")]
+    found = plan(sample.settings(*BUILDING, *pins))
+    assert found.build is not None
+    assert found.build.epochs == {"api": 2000}
+    assert found.pinned == dict.fromkeys(("worker", "admin"), Pinned(digest=DIGEST, tag="1a2b3c4"))
+
+
+def test_where_all_are_pinned_the_checkout_is_not_looked_at() -> None:
+    pins = [sample.config(f"images.{name}", DIGEST) for name in ("api", "worker", "admin")]
+    found = plan(sample.settings(*BUILDING, sample.config("app.path", "../gone"), *pins))
+    assert found.build is None
+
+
+# Pinned
 
 
 class Answers:
@@ -162,34 +179,32 @@ class Answers:
         return [*self.known]
 
 
-def prebuilt(monkeypatch: pytest.MonkeyPatch, answers: Any, **images: str) -> Prebuilt:
+def pinned(monkeypatch: pytest.MonkeyPatch, answers: Any, **images: str) -> Mapping[str, Pinned]:
     monkeypatch.setattr(registry, "Registry", answers)
     changes = [sample.config(f"images.{service}", value) for service, value in images.items()]
-    found = plan(sample.settings(*changes))
-    assert isinstance(found, Prebuilt)
-    return found
+    return plan(sample.settings(*changes)).pinned
 
 
 def test_digests_are_taken_as_they_are_and_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = Answers({})
-    found = prebuilt(monkeypatch, answers)
-    assert found.digests["admin"] == "sha256:" + "6f" * 32
-    assert set(found.tags.values()) == {""}
+    found = pinned(monkeypatch, answers)
+    assert found["admin"].digest == "sha256:" + "6f" * 32
+    assert {image.tag for image in found.values()} == {""}
     assert answers.asked == []
 
 
 def test_a_tag_with_its_digest_is_taken_as_it_is_too(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = Answers({})
-    found = prebuilt(monkeypatch, answers, api=f"237c6b8@{DIGEST}")
-    assert (found.tags["api"], found.digests["api"]) == ("237c6b8", DIGEST)
+    found = pinned(monkeypatch, answers, api=f"237c6b8@{DIGEST}")
+    assert found["api"] == Pinned(digest=DIGEST, tag="237c6b8")
     assert answers.asked == []
 
 
 def test_a_tag_becomes_the_digest_that_the_registry_says(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = Answers({"237c6b8": DIGEST})
-    found = prebuilt(monkeypatch, answers, api="237c6b8")
-    assert found.digests["api"] == DIGEST
-    assert found.tags == {"api": "237c6b8", "worker": "", "admin": ""}
+    found = pinned(monkeypatch, answers, api="237c6b8")
+    assert found["api"].digest == DIGEST
+    assert [found[service].tag for service in ("api", "worker", "admin")] == ["237c6b8", "", ""]
     assert answers.asked == ["admin/honeydue-api:237c6b8"]
 
 
@@ -198,7 +213,7 @@ def test_tags_that_are_not_there_are_told_at_once_with_the_nearest(
 ) -> None:
     answers = Answers({"237c6b9": DIGEST, "6f303db": DIGEST, "buildcache": DIGEST})
     with pytest.raises(pulumi.RunError) as caught:
-        prebuilt(monkeypatch, answers, api="237c6b8", worker="1111111")
+        pinned(monkeypatch, answers, api="237c6b8", worker="1111111")
     told = str(caught.value)
     assert "2 settings of stack prod are wrong. Nothing was declared." in told
     assert "names 237c6b8, and gitea.treytartt.com/admin/honeydue-api has no such tag" in told
@@ -213,7 +228,7 @@ def test_a_registry_that_is_down_is_told_with_the_way_around_it(
         raise registry.RegistryError("unreachable", "gitea: connection refused", "try again")
 
     with pytest.raises(pulumi.RunError) as caught:
-        prebuilt(monkeypatch, down, api="237c6b8")
+        pinned(monkeypatch, down, api="237c6b8")
     told = str(caught.value)
     assert "connection refused" in told
     assert "pulumi stack output release -s prod" in told
@@ -222,7 +237,7 @@ def test_a_registry_that_is_down_is_told_with_the_way_around_it(
 
 def test_a_public_key_alone_is_enough_to_run_what_is_there() -> None:
     settings = sample.settings(sample.config("signing", {"publicKey": PUBLIC}))
-    assert isinstance(plan(settings), Prebuilt)
+    assert plan(settings).build is None
 
 
 def test_where_copies_are_staged_is_said_relative_to_the_program() -> None:

@@ -10,7 +10,7 @@ import pulumi
 import pytest
 
 from honeydue import providers
-from honeydue.images.plan import Build, Plan, Prebuilt
+from honeydue.images.plan import Build, Pinned, Plan
 from honeydue.images.references import SERVICES
 from honeydue.images.release import Release, ReleaseArgs
 from tests.program.recording import Properties, Recorded, Recording, record
@@ -18,21 +18,31 @@ from tests.settings import sample
 
 DIGESTS: Final = dict(zip(SERVICES, ("sha256:" + d * 64 for d in "abc"), strict=True))
 TOKEN: Final = "sample-registry-token"
-PUBLIC: Final = (
-    "-----BEGIN PUBLIC KEY-----\n"
-    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEFz8BYhfmF/C2RDkoJ4+WmZ5pojpP\n"
-    "LBUr321s32bluAKC1O0ZSn3ry5dxLS3aPKhaqHZaVvRfx1hZllLyiXxlMA==\n"
-    "-----END PUBLIC KEY-----\n"
-)
+PUBLIC: Final = sample.PUBLIC_KEY
 SIGNING: Final = {"publicKey": PUBLIC, "privateKey": sample.APNS_KEY, "password": "canary-password"}
 BUILD: Final = Build(
     context=Path(".build/237c6b8"),
     tag="237c6b8",
     epochs={"api": 1000, "worker": 2000, "admin": 3000},
 )
-PREBUILT: Final = Prebuilt(digests=DIGESTS, tags={"api": "237c6b8", "worker": "", "admin": ""})
-PLANS: Final[dict[str, Plan]] = {"build": BUILD, "prebuilt": PREBUILT}
-BUILDING: Final = (sample.config("app.path", "../app"), sample.config("signing", SIGNING))
+
+
+def pinned(**tags: str) -> dict[str, Pinned]:
+    return {service: Pinned(digest=DIGESTS[service], tag=tag) for service, tag in tags.items()}
+
+
+BUILT: Final = Plan(build=BUILD, pinned={})
+PREBUILT: Final = Plan(build=None, pinned=pinned(api="237c6b8", worker="", admin=""))
+HOTFIX: Final = Plan(
+    build=Build(context=BUILD.context, tag=BUILD.tag, epochs={"api": 1000}),
+    pinned=pinned(worker="1a2b3c4", admin="1a2b3c4"),
+)
+PLANS: Final = {"build": BUILT, "prebuilt": PREBUILT, "hotfix": HOTFIX}
+BUILDING: Final = (
+    sample.config("app.path", "../app"),
+    sample.config("signing", SIGNING),
+    sample.config("images", sample.GONE),
+)
 
 
 def made(resource: Recorded) -> Properties:
@@ -219,8 +229,7 @@ def test_nothing_runs_but_what_a_verification_printed() -> None:
 def test_what_is_named_with_its_digest_asks_the_same_question_as_what_was_built() -> None:
     """So going on without a build, while the registry is down, asks nobody."""
     built = declared()
-    plan = Prebuilt(digests=DIGESTS, tags=dict.fromkeys(SERVICES, "237c6b8"))
-    PLANS["as built"] = plan
+    PLANS["as built"] = Plan(build=None, pinned=pinned(**dict.fromkeys(SERVICES, "237c6b8")))
     prebuilt = declared("as built", (sample.config("signing", {"publicKey": PUBLIC}),))
     for service in SERVICES:
         name = f"release-{service}-verified"
@@ -233,3 +242,21 @@ def test_prebuilt_images_are_verified_where_there_is_a_key_and_scanned_never() -
         f"release-{service}-verified" for service in SERVICES
     ]
     assert not declared("prebuilt", ()).all("command:local:Command")
+
+
+def test_a_hotfix_builds_one_service_and_leaves_the_others_on_what_they_are_pinned_to() -> None:
+    recording = declared("hotfix")
+    assert [image.name for image in recording.all("docker-build:index:Image")] == ["images-api"]
+    assert {gate.name for gate in recording.all("command:local:Command")} == {
+        "release-api-vouched",
+        "release-api-verified",
+        "release-worker-verified",
+        "release-admin-verified",
+    }
+    assert list(recording.exports["images"]) == list(SERVICES)
+    tags = {service: asked(recording.named(f"release-{service}-verified")) for service in SERVICES}
+    assert [tags[service]["HONEYDUE_TAG"] for service in SERVICES] == [
+        "237c6b8",
+        "1a2b3c4",
+        "1a2b3c4",
+    ]

@@ -180,6 +180,7 @@ def test_an_up_that_fails_keeps_the_change_says_so_and_passes_its_code_on(ops: O
 def test_where_the_stack_builds_it_is_said_that_a_new_commit_rolls_too(ops: Operator) -> None:
     assert "since the last one" not in ops("config", "set", "DB_PORT=6432", "--yes")[1]
     key = keys.generate()
+    del ops.config["images"]
     ops.config |= {
         "app": {"path": "../honeyDueAPI-go"},
         "signing": {"publicKey": keys.public_pem(key), "privateKey": keys.private_pem(key)},

@@ -129,6 +129,13 @@ def test_a_priority_whose_value_changes_takes_nothing_along() -> None:
             assert not urns & classes, f"{r.name}.{properties}"
 
 
+def test_worker_and_admin_roll_only_when_the_api_is_healthy() -> None:
+    api = workloads()["api"]
+    for name in ("worker", "admin"):
+        assert api.urn in workloads()[name].depends_on
+        assert workloads()[name].urn not in declared().closure(api)
+
+
 @every_workload
 def test_a_workload_waits_for_its_priority(workload: Recorded) -> None:
     chosen = pod(workload)["priorityClassName"]

@@ -10,7 +10,7 @@ import pytest
 
 from honeydue import settings as honeydue_settings
 from honeydue.images import release
-from tests.images.test_release import BUILD, BUILDING
+from tests.images.test_release import BUILDING, BUILT
 from tests.images.test_release import made as images_made
 from tests.program.production import cloudflare_says, vendor
 from tests.program.recording import Recording, record
@@ -31,8 +31,8 @@ def run(
 ) -> Recording:
     settings = sample.settings(*changes)
     monkeypatch.setattr(honeydue_settings, "load", lambda: settings)
-    if settings.builds:  # what a checkout would say; tests/images/test_plan.py has real ones
-        monkeypatch.setattr(release, "plan", lambda _: BUILD)
+    if settings.built:  # what a checkout would say; tests/images/test_plan.py has real ones
+        monkeypatch.setattr(release, "plan", lambda _: BUILT)
     return record(
         lambda: runpy.run_path(str(MAIN)),
         outputs=lambda resource: images_made(resource) or vendor(resource),

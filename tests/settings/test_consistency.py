@@ -8,7 +8,7 @@ import pytest
 
 from honeydue.problems import Problem
 
-from .sample import GONE, both, config, env, problems
+from .sample import APNS_KEY, GONE, PUBLIC_KEY, both, config, env, problems, settings
 
 Refused = tuple[Any, ...]  # a name, what is made wrong, and each Problem that must be told
 
@@ -17,6 +17,8 @@ def nodes(*numbers: int) -> list[dict[str, Any]]:
     return [{"name": f"honeydue-{number}"} for number in numbers]
 
 
+KEYS: Final = {"publicKey": PUBLIC_KEY, "privateKey": APNS_KEY}
+APP: Final = both(config("app.path", "../app"), config("signing", KEYS))
 REFUSED: Final[tuple[Refused, ...]] = (
     (
         "two managers",
@@ -294,6 +296,24 @@ REFUSED: Final[tuple[Refused, ...]] = (
         ),
     ),
     (
+        "a service that nothing says what it runs",
+        config("images.worker", GONE),
+        Problem(
+            "honeydue:images.worker",
+            "is missing, and nothing is built: give a tag or digest, or app.path to build from",
+            "pulumi config set -s prod --path honeydue:images.worker <git short SHA>",
+        ),
+    ),
+    (
+        "something to build, and nothing to build it from",
+        both(config("image.build", True), config("images.worker", GONE), config("signing", KEYS)),
+        Problem(
+            "honeydue:app.path",
+            "is missing, and image.build is true: there is nothing to build from",
+            "pulumi config set -s prod --path honeydue:app.path ../honeyDueAPI-go",
+        ),
+    ),
+    (
         "a database password with the user in it",
         config("secrets.POSTGRES_PASSWORD", "honeydue_app-2026"),
         Problem(
@@ -320,3 +340,17 @@ def test_settings_that_do_not_fit_together_are_told_with_the_line_that_mends_the
 ) -> None:
     _, change, *told = case
     assert problems(change) == told
+
+
+BUILT: Final[tuple[tuple[str, Any, tuple[str, ...]], ...]] = (
+    ("nothing to build from", both(), ()),
+    ("all are pinned", config("app.path", "../app"), ()),
+    ("one is not pinned", both(APP, config("images.api", GONE)), ("api",)),
+    ("none is pinned", both(APP, config("images", GONE)), ("api", "worker", "admin")),
+    ("building is off", both(APP, config("image.build", False)), ()),
+)
+
+
+@pytest.mark.parametrize(("change", "built"), [c[1:] for c in BUILT], ids=[c[0] for c in BUILT])
+def test_what_is_not_pinned_is_built(change: Any, built: tuple[str, ...]) -> None:
+    assert settings(change).built == built

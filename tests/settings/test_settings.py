@@ -67,16 +67,12 @@ def test_an_odd_number_of_managers_is_right(count: int) -> None:
     "tag", ["237c6b8", "6f303dbbaa", "0" * 40, "237c6b8-dirty", "237c6b8-dirty-ab12", "1234567"]
 )
 def test_a_git_short_sha_is_a_right_tag(tag: str) -> None:
-    images = settings(config("images.api", tag)).images
-    assert images is not None
-    assert images.api == tag
+    assert settings(config("images.api", tag)).images.api == tag
 
 
 def test_a_sha_without_a_letter_may_come_as_a_number() -> None:
     """`pulumi config set --path honeydue:images.api 1234567` stores one."""
-    images = settings(config("images.api", 1234567)).images
-    assert images is not None
-    assert images.api == "1234567"
+    assert settings(config("images.api", 1234567)).images.api == "1234567"
 
 
 @pytest.mark.parametrize("number", [123456, True, -1234567])
