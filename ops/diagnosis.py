@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from honeydue.kubernetes.catalogue import NAME
 
@@ -318,7 +318,7 @@ def diagnose(
     hide: Callable[[str], str] = str,
 ) -> list[Finding]:
     """Grave findings first, then by service. Finished pods that something replaced are left out."""
-    told = _Events(events)
+    told = Events(events)
     lost = {text(dig(node, "metadata", "name")) for node in items(nodes) if not is_ready(node)}
     found: list[Finding] = []
     for pod in items(pods):
@@ -337,7 +337,7 @@ def diagnose(
 @dataclass(frozen=True)
 class _Pod:
     pod: Json
-    told: _Events
+    told: Events
     lost: set[str]
     """Nodes that are not Ready."""
     now: datetime
@@ -553,20 +553,10 @@ class _Pod:
             yield from items(dig(self.pod, "status", kind))
 
     def _spec(self, status: Json) -> Json:
-        """The container of the pod's spec that this is the status of."""
-        everyone = items(dig(self.pod, "spec", "containers"))
-        same = (each for each in everyone if dig(each, "name") == dig(status, "name"))
-        return next(same, None)
+        return _spec_of(self.pod, status)
 
     def _budget(self, status: Json) -> float:
-        """Seconds that the startup probe gives a container; 0 without one."""
-        probe = dig(self._spec(status), "startupProbe")
-        if not isinstance(probe, dict):
-            return 0.0
-        # Kubernetes' own defaults, which the API server always writes in.
-        every = number(dig(probe, "periodSeconds")) or 10
-        tries = number(dig(probe, "failureThreshold")) or 3
-        return float(number(dig(probe, "initialDelaySeconds")) + every * tries)
+        return probe_budget(self.pod, status)
 
     def _limit(self, status: Json) -> str:
         limit = dig(self._spec(status), "resources", "limits", "memory")
@@ -602,7 +592,7 @@ class _Pod:
 # --- what makes pods ----------------------------------------------------------------------------
 
 
-def _replicaset(replicaset: Json, told: _Events) -> Iterator[Finding]:
+def _replicaset(replicaset: Json, told: Events) -> Iterator[Finding]:
     wanted = number(dig(replicaset, "spec", "replicas"))
     if not wanted or number(dig(replicaset, "status", "replicas")) >= wanted:
         return
@@ -652,11 +642,20 @@ def _deployment(deployment: Json, explained: bool) -> Iterator[Finding]:
 # --- Kubernetes' JSON, whatever it is -----------------------------------------------------------
 
 
-class _Events:
+class Told(NamedTuple):
+    """One event; `times`: how often it has happened."""
+
+    when: datetime
+    said: str
+    reason: str
+    times: int
+
+
+class Events:
     """Warnings and others by the object that they are about; the newest message counts."""
 
     def __init__(self, events: Sequence[Json]) -> None:
-        self._by: dict[str, list[tuple[datetime, str, str]]] = {}
+        self._by: dict[str, list[Told]] = {}
         oldest = datetime.min.replace(tzinfo=UTC)
         for event in items(events):
             about = text(dig(event, "involvedObject", "name")) or text(
@@ -670,16 +669,26 @@ class _Events:
                 or oldest
             )
             said = text(dig(event, "message")) or text(dig(event, "note"))
-            self._by.setdefault(about, []).append((when, text(dig(event, "reason")), said))
+            times = number(dig(event, "series", "count")) or number(dig(event, "count")) or 1
+            told = Told(when, said, text(dig(event, "reason")), times)
+            self._by.setdefault(about, []).append(told)
 
     def last(self, about: str, reason: str, beginning: str = "") -> str:
         """The newest message; `beginning`: what must stand in it. "" when there is none."""
-        fits = [
-            (when, said)
-            for when, why, said in self._by.get(about, ())
-            if why == reason and beginning in said
-        ]
-        return max(fits)[1] if fits else ""
+        fits = self._fits(about, reason, beginning)
+        return max(fits).said if fits else ""
+
+    def count(self, about: str, reason: str, beginning: str = "") -> int:
+        """How often it happened."""
+        return sum(each.times for each in self._fits(about, reason, beginning))
+
+    def of(self, about: str) -> list[Told]:
+        """All of one object, oldest first."""
+        return sorted(self._by.get(about, ()))
+
+    def _fits(self, about: str, reason: str, beginning: str) -> list[Told]:
+        known = self._by.get(about, ())
+        return [each for each in known if each.reason == reason and beginning in each.said]
 
 
 def dig(value: Json, *keys: str) -> Json:
@@ -709,6 +718,23 @@ def moment(value: Json) -> datetime | None:
     except ValueError:
         return None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def probe_budget(pod: Json, status: Json) -> float:
+    """Seconds that the startup probe gives a container; 0 without one."""
+    probe = dig(_spec_of(pod, status), "startupProbe")
+    if not isinstance(probe, dict):
+        return 0.0
+    # Kubernetes' own defaults, which the API server always writes in.
+    every = number(dig(probe, "periodSeconds")) or 10
+    tries = number(dig(probe, "failureThreshold")) or 3
+    return float(number(dig(probe, "initialDelaySeconds")) + every * tries)
+
+
+def _spec_of(pod: Json, status: Json) -> Json:
+    """The container of the pod's spec that this is the status of."""
+    everyone = items(dig(pod, "spec", "containers"))
+    return next((each for each in everyone if dig(each, "name") == dig(status, "name")), None)
 
 
 def is_ready(node: Json) -> bool:
