@@ -212,6 +212,14 @@ class Engine:
             )
         return Edge(host, int(port), authority)
 
+    def environment(self) -> dict[str, str]:
+        """What the engine's own providers and builders see: vendors' addresses, the PATH. In a
+        rehearsal it leads to the stand-ins, which are started if need be."""
+        if self.kind == "pulumi":
+            return dict(os.environ)
+        found = self._json("environment", scoped=False)
+        return {**os.environ, **{str(key): str(value) for key, value in found.items()}}
+
     def updates(self) -> list[Any]:
         """The CLI's records of the last runs (kind, startTime, result, …), newest first."""
         if self._local is not None:  # a file instead of a process
@@ -544,7 +552,7 @@ class _Files:
 def _holder(lock: Path) -> str:
     try:
         held = json.loads(lock.read_text())
-        gone = held["hostname"] == socket.gethostname() and not _alive(int(held["pid"]))
+        gone = held["hostname"] == socket.gethostname() and not alive(int(held["pid"]))
         return "{username}@{hostname} (pid {pid}) since {timestamp}".format(**held) + (
             "; that process is gone" if gone else ""
         )
@@ -552,7 +560,7 @@ def _holder(lock: Path) -> str:
         return f"{lock} (unreadable)"
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

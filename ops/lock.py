@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from ops.api import NAMESPACE, Api, Conflict
 from ops.diagnosis import ago, dig, moment, number, text
+from ops.engine import alive
 from ops.message import operator
 from ops.problems import Refused, refused
 
@@ -221,13 +222,7 @@ def _gone_here(lease: Any) -> str:
     mine = who == operator() and dig(lease, "metadata", "annotations", MACHINE) == _machine()
     if not (mine and pid.isdigit()):
         return ""
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return f"pid {pid}"
-    except (PermissionError, OverflowError):
-        return ""
-    return ""
+    return "" if alive(int(pid)) else f"pid {pid}"
 
 
 def _machine() -> str:

@@ -123,6 +123,7 @@ def parser() -> argparse.ArgumentParser:
     serve_.add_argument(
         "--images", action="store_true", default=argparse.SUPPRESS, help="also registry and builder"
     )
+    add("environment", environment, "start the stand-ins if need be; print where they are (JSON)")
     add("down", down, "end every process, keep the state")
     add("reset", reset, "end every process, forget the state and the stand-ins' contents")
     graph_ = add("graph", graph, "draw the stack, its dependencies and its critical path (SVG)")
@@ -197,11 +198,7 @@ def deployment(
     home = Home.current()
     with_images = options.stack == STACK and images.is_on(home)
     if world:
-        serve.ensure_serving(home)
-        if with_images and registry:
-            with Waiting(Console(stderr=True, highlight=False)) as say:
-                images.turn_on(home, say)
-        found = serve.environment(home) | (images.environment(home) if with_images else {})
+        found = stand_ins(home, with_images=with_images, registry=registry)
         for key, value in found.items():
             if key.startswith("PULUMI_"):
                 os.environ.setdefault(key, value)
@@ -215,6 +212,22 @@ def deployment(
         Backend(home.state),
         parallel=getattr(options, "parallel", 16),
     )
+
+
+def stand_ins(home: Home, *, with_images: bool, registry: bool) -> dict[str, str]:
+    """Started if need be; the environment that leads there."""
+    serve.ensure_serving(home)
+    if with_images and registry:
+        with Waiting(Console(stderr=True, highlight=False)) as say:
+            images.turn_on(home, say)
+    return serve.environment(home) | (images.environment(home) if with_images else {})
+
+
+def environment(_options: argparse.Namespace, _console: Console) -> int:
+    """For those who ask the stand-ins themselves, beside a run: `ops`."""
+    home = Home.current()
+    print(json.dumps(stand_ins(home, with_images=images.is_on(home), registry=True), indent=2))
+    return 0
 
 
 Run = Callable[..., Result]
