@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops import configuration, daily, images, registry, secret_values
+from ops import configuration, daily, images, registry, releases_screen, secret_values
+from ops import history as history_verb
 from ops.api import Api
 from ops.engine import Engine, Kind
 from ops.problems import Refused, refused
@@ -336,6 +337,48 @@ def secret_import(
     ask = asking(yes=yes, dry_run=dry_run)
     found = Engine.find(stack, engine)
     ended(secret_values.import_(found, console(), file, dry_run=dry_run, confirm=ask))
+
+
+# --- releases, and the history ------------------------------------------------------------------
+
+
+@app.command(epilog=EXIT_CODES)
+def releases(
+    *,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="The newest so many.")] = 30,
+    json: Json = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """Every release: what ran, since when, by whom, how it ended, and whether it can come back.
+
+    A release is a run of `up`, by a verb or by hand, that changed what api, worker or admin run, or
+    failed while it tried to. Its number is the run's in `history`.
+    """
+    releases_screen.show(Engine.find(stack, engine), console(), limit=limit, as_json=json)
+
+
+@app.command(epilog=EXIT_CODES)
+def history(
+    *,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="The newest so many; default: 30, of an export all."),
+    ] = None,
+    json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="For a spreadsheet.")] = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """Who did what to the stack and when: every run of the engine.
+
+    For an audit: `history --json > history.json`, or `--csv`. No setting's value is in it.
+    """
+    if json and csv:
+        raise typer.BadParameter("--json or --csv, not both")
+    form: Literal["table", "json", "csv"] = "json" if json else "csv" if csv else "table"
+    shown = limit if limit or form != "table" else 30
+    history_verb.show(Engine.find(stack, engine), console(), limit=shown, form=form)
 
 
 # --- reading, and the daily commands ------------------------------------------------------------

@@ -79,6 +79,11 @@ def survey(
 
 def connect(engine: Engine) -> Packages:
     """The registry of the stack's settings."""
+    return Packages(*registry_of(engine))
+
+
+def registry_of(engine: Engine) -> tuple[str, str, Login]:
+    """(server, namespace, login) of the stack's settings. Raises Refused where one is missing."""
     registry = engine.config().get("registry")
     given = registry if isinstance(registry, dict) else {}
     keys = ("server", "namespace", "username", "token")
@@ -88,8 +93,7 @@ def connect(engine: Engine) -> Packages:
             f"honeydue:registry of the stack {engine.stack}: {', '.join(missing)} missing",
             f"pulumi config set -s {engine.stack} --path honeydue:registry.{missing[0]} …",
         )
-    login = Login(given["username"], given["token"])
-    return Packages(given["server"], given["namespace"], login)
+    return given["server"], given["namespace"], Login(given["username"], given["token"])
 
 
 # --- the verbs ----------------------------------------------------------------------------------
@@ -200,10 +204,14 @@ def _kubeconfig(engine: Engine) -> str:
 
 
 def _configured(config: Mapping[str, Any]) -> frozenset[Reference]:
-    """What the next `up` would run: `images: {api: 237c6b8, …}`."""
+    """What the next `up` would run: `images: {api: 237c6b8@sha256:…, …}`, or one of the two."""
     images = config.get("images")
     given = images.items() if isinstance(images, dict) else ()
-    return frozenset(Reference(f"honeydue-{service}", str(name)) for service, name in given)
+    return frozenset(
+        Reference(f"honeydue-{service}", name)
+        for service, pin in given
+        for name in str(pin).split("@")
+    )
 
 
 # --- what the operator reads --------------------------------------------------------------------

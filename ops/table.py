@@ -13,6 +13,11 @@ def table(*columns: str) -> Table:
     return made
 
 
+def plain(text: str) -> str:
+    """Without what would move a terminal's cursor: anybody who may run the engine writes these."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def cells(*values: object) -> tuple[Text, ...]:
     """None: there is no value."""
     return tuple(Text("-" if value is None else str(value)) for value in values)

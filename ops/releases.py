@@ -1,0 +1,470 @@
+"""What was ever released, out of the engine's own history: pure, and in nobody's laptop.
+
+Every run of the engine leaves a record and the checkpoint that it ended with, in the state's
+backend. A *release* is a run of `up` after which api, worker or admin had another image or other
+settings than before it, or that failed while it tried to: so a plain `pulumi up` makes one too.
+What the engine does not know (by whom, what it takes back) stands in the run's message.
+
+What a release had is read from its checkpoint's resources and never from outputs: a run that fails
+leaves those of the run before.
+
+    found = releases(engine.runs())
+    good = last_good(found, before=found[0])
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final, Literal
+
+from honeydue.images.references import SERVICES, TAG_ANNOTATION
+from honeydue.images.registry import nearest
+from ops.diagnosis import dig, items, text
+from ops.engine import Run, resources_of
+from ops.message import BECAUSE, BY, POINT_OF_NO_RETURN, ROLLS_BACK, Message
+from ops.problems import Problem, Refused, refused
+
+Outcome = Literal["succeeded", "failed", "rolled back", "running", "unreadable"]
+State = Literal["rolled", "failed", "as before", "missing"]
+"""What a release did to one service. `failed`: it was changed, and did not become ready."""
+
+_DEPLOYMENT: Final = "kubernetes:apps/v1:Deployment"
+_CONFIG_MAP: Final = "kubernetes:core/v1:ConfigMap"
+# Kinds of run that leave another cluster on purpose. A refresh only looks: what it finds by hand is
+# no release, and the next `up` takes it back.
+_CHANGING: Final = ("update", "destroy")
+_SECRET: Final = "4dabf18193072939515e22adb298388d"  # Pulumi's mark of one that is encrypted
+_RUNNING: Final = "in-progress"
+_SHA: Final = 40  # digits
+_SHORT: Final = 7  # of a short name, at least
+_SHORTEST: Final = 4  # that git takes
+_AT_ONCE: Final = 8  # checkpoints: from Pulumi Cloud each is a child process of a second
+
+
+@dataclass(frozen=True)
+class Image:
+    """`tag`: "" when the settings named a digest alone; `digest`: "" for one that runs by tag."""
+
+    tag: str
+    digest: str
+    reference: str
+
+    @property
+    def pin(self) -> str:
+        """What `honeydue:images.<service>` takes: `237c6b8@sha256:…`."""
+        return f"{self.tag}@{self.digest}" if self.tag and self.digest else self.digest or self.tag
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One of them. `number`: that of the run that made it (ops.engine.Run).
+
+    `services`, `config_maps`, `secrets`: what the Deployments named when the run had ended, also of
+    one that failed half way. Empty when nothing was deployed yet, or in `unreadable`.
+    `environment`: the application's, as the ConfigMaps had it; empty when that is not known."""
+
+    number: int
+    outcome: Outcome
+    services: Mapping[str, Image] = field(default_factory=dict)
+    states: Mapping[str, State] = field(default_factory=dict)
+    config_maps: Mapping[str, str] = field(default_factory=dict)
+    secrets: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    message: Message
+    by: str
+    at: datetime
+    ended: datetime
+    because: str = ""
+    """Why it took another one back."""
+    rolls_back: int | None = None
+    rolled_back_by: int | None = None
+    rolled_back_because: str = ""
+    point_of_no_return: str = ""
+    problem: Problem | None = None
+    """Why it is `unreadable`."""
+
+    @property
+    def configuration(self) -> str:
+        """Eight hex digits over the names of the ConfigMaps, which are their content; "": none."""
+        if not self.config_maps:
+            return ""
+        names = "\n".join(f"{service} {name}" for service, name in sorted(self.config_maps.items()))
+        return hashlib.sha256(names.encode()).hexdigest()[:8]
+
+    @property
+    def content(self) -> object:
+        """Equal for releases that run the same; secrets aside, which no rollback brings back."""
+        images = {name: image.digest or image.reference for name, image in self.services.items()}
+        return images, dict(self.config_maps)
+
+    @property
+    def reached(self) -> bool:
+        """Whether anything rolled at all."""
+        return any(state in ("rolled", "failed") for state in self.states.values())
+
+    @property
+    def tags(self) -> frozenset[str]:
+        return frozenset(image.tag for image in self.services.values() if image.tag)
+
+    def __str__(self) -> str:
+        """`12 (237c6b8)`."""
+        tags = sorted(self.tags)
+        return f"{self.number} ({', '.join(tags)})" if tags else str(self.number)
+
+
+def releases(runs: Iterable[Run], *, limit: int | None = None) -> list[Release]:
+    """Newest first, at most `limit`. `runs`: newest first (Engine.runs); no more of them are read
+    than is needed. A checkpoint that cannot be read makes its release `unreadable` and hides none
+    of the others."""
+    return list(islice(_releases(runs), limit))
+
+
+def last_good(found: Sequence[Release], *, before: Release | None = None) -> Release | None:
+    """The newest that succeeded and was not taken back; with `before`, an older one than that.
+
+    One that runs the very same as a `before` that rolled out well is passed over: to go back to it
+    would change nothing (10 good, 11 bad, 12 = back to 10: before 12 comes 9)."""
+    for each in found:
+        if each.outcome != "succeeded":
+            continue
+        if before is not None:
+            if each.number >= before.number:
+                continue
+            if before.outcome in ("succeeded", "rolled back") and each.content == before.content:
+                continue
+        return each
+    return None
+
+
+def current(found: Sequence[Release]) -> Release | None:
+    """What runs now, by the state: the newest of which anything rolled, well or not."""
+    return next((each for each in found if each.reached), None)
+
+
+def barrier(found: Sequence[Release], to: Release) -> Release | None:
+    """The point of no return that lies between now and `to`: the newest, None when there is none.
+    A failed one counts when anything of it rolled: its migration may have run."""
+    return next(
+        (
+            each
+            for each in found
+            if each.point_of_no_return and each.reached and each.number > to.number
+        ),
+        None,
+    )
+
+
+Gone = Mapping[str, Collection[str]]
+"""Service → digests (or tags) of it that the registry does not have."""
+
+
+def obstacle(found: Sequence[Release], to: Release, gone: Gone | None) -> str:
+    """Why it cannot be rolled back to, in a few words; "" when it can. `gone`: None while the
+    registry has not said."""
+    now, point = current(found), barrier(found, to)
+    unmade = [service for service in SERVICES if service not in to.services]
+    missing = images_gone(to, gone or {})
+    if now is not None and now.number == to.number:
+        why = "current"
+    elif to.outcome in _NEVER:
+        why = _NEVER[to.outcome]
+    elif unmade:
+        why = f"no: it had no {' and no '.join(unmade)}"
+    elif now is not None and now.content == to.content:
+        why = f"runs now, as {now.number}"
+    elif missing:
+        why = f"images gone: {', '.join(missing)}"
+    elif point is not None:
+        why = f"behind the point of no return ({point.number}: {point.point_of_no_return})"
+    else:
+        why = "" if gone is not None else "not known"
+    return why
+
+
+_NEVER: Final[Mapping[Outcome, str]] = {
+    "failed": "no: it failed",
+    "running": "no: it is under way",
+    "unreadable": "no: its state cannot be read",
+}
+
+
+def images_gone(of: Release, gone: Gone) -> list[str]:
+    """The services whose image of that release is not in the registry any more."""
+    return [
+        service
+        for service, image in of.services.items()
+        if (image.digest or image.tag) in gone.get(service, ())
+    ]
+
+
+def find(found: Sequence[Release], said: str) -> Release:
+    """What an operator calls `12`, `1a2b3c4` or by a whole SHA. Of several that ran a commit: the
+    newest that went well, with all three services if there is one. Refused when there is none."""
+    if not found:
+        raise refused("there is no release yet", "python -m ops deploy makes the first one")
+    number = said.removeprefix("#")
+    if number.isdecimal():
+        for each in found:
+            if each.number == int(number):
+                return each
+    wanted = said.lower()
+    tags = {tag for each in found for tag in each.tags}
+    alike = {tag for tag in tags if tag == wanted} or {
+        tag for tag in tags if len(wanted) >= _SHORTEST and _same_commit(tag, wanted)
+    }
+    if not alike:
+        raise _unknown(found, said, tags)
+    if len(alike) > 1:
+        raise refused(
+            f"{said} is the beginning of {' and of '.join(sorted(alike))}",
+            "give more of it, or the release's number: python -m ops releases",
+        )
+    (tag,) = alike
+    ran = [each for each in found if tag in each.tags]
+    return min(
+        ran,
+        key=lambda each: (each.outcome != "succeeded", each.tags != {tag}, -each.number),
+    )
+
+
+def _same_commit(tag: str, wanted: str) -> bool:
+    """git lengthens short names when it must, so either may be the longer one."""
+    return tag.startswith(wanted) or (len(wanted) == _SHA and wanted.startswith(tag))
+
+
+def _unknown(found: Sequence[Release], said: str, tags: Iterable[str]) -> Refused:
+    newest, oldest = found[0].number, found[-1].number
+    listed = f"releases {oldest} to {newest}" if oldest != newest else f"release {newest}"
+    if said.removeprefix("#").isdecimal() and len(said) < _SHORT:
+        numbers = {each.number for each in found}
+        between = oldest < int(said.removeprefix("#")) < newest
+        why = " (a run of that number changed nothing that runs)" if between else ""
+        near = min(numbers, key=lambda number: abs(number - int(said.removeprefix("#"))))
+        return refused(
+            f"there is no release {said}{why}; there are {listed}, the nearest is {near}",
+            "python -m ops releases lists them",
+        )
+    known = [
+        f"{tag} (release {next(each.number for each in found if tag in each.tags)})"
+        for tag in nearest(said, tags)
+    ]
+    what = f"no release ran {said}; there are {listed}"
+    return refused(
+        f"{what}, the nearest: {', '.join(known)}" if known else what,
+        "python -m ops releases lists them",
+    )
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Left:
+    """What a run left behind. `faulty`: services that were changed and did not become ready."""
+
+    run: Run
+    message: Message
+    services: Mapping[str, Image] = field(default_factory=dict)
+    config_maps: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    faulty: frozenset[str] = frozenset()
+    problem: Problem | None = None
+
+    @property
+    def known(self) -> bool:
+        return self.problem is None and self.run.result != _RUNNING
+
+    def part(self, service: str) -> tuple[str, str, str]:
+        """What a service's pods are made of."""
+        image = self.services.get(service)
+        return (
+            (image.digest or image.reference) if image else "",
+            self.config_maps.get(service, ""),
+            self.secrets.get(service, ""),
+        )
+
+    @property
+    def parts(self) -> tuple[tuple[str, str, str], ...]:
+        return tuple(map(self.part, SERVICES))
+
+
+def _releases(runs: Iterable[Run]) -> Iterator[Release]:
+    """Runs that one after the other left the same are looked at together: the first of them brought
+    it, and where that one failed, the first that succeeds completes it."""
+    undone: dict[int, tuple[int, str]] = {}
+    same: list[_Left] = []  # newest first
+    parts = None
+    for left in _read(run for run in runs if run.kind in _CHANGING):
+        trailers = left.message.trailers
+        if (number := trailers.get(ROLLS_BACK, "")).isdecimal():
+            undone.setdefault(int(number), (left.run.number, trailers.get(BECAUSE, "")))
+        if left.known and parts is not None and left.parts != parts:
+            yield from _these(same, left, undone)
+            same = []
+        if left.known:
+            parts = left.parts
+        same.append(left)
+    yield from _these(same, None, undone)
+
+
+def _these(
+    same: Sequence[_Left], older: _Left | None, undone: Mapping[int, tuple[int, str]]
+) -> list[Release]:
+    """The releases among runs that left the `same`, newest first; `older` left something else."""
+    found: list[Release] = []
+    brought = complete = False
+    for left in reversed(same):
+        common = _common(left, undone)
+        ours, succeeded = BY in left.message.trailers, left.run.result == "succeeded"
+        if left.problem is not None:
+            found.append(Release(outcome="unreadable", problem=left.problem, **common))
+        elif left.run.result == _RUNNING:
+            if ours:
+                found.append(Release(outcome="running", **common))
+        elif left.run.kind == "update":
+            states = {service: _state(service, left, older) for service in SERVICES}
+            new = any(state in ("rolled", "failed") for state in states.values())
+            made = new and not complete and (succeeded or not brought)
+            # A verb of ours that failed has tried to make one; of others nobody knows.
+            if made or (ours and not succeeded):
+                states = states if made else {s: _untouched(s, left) for s in SERVICES}
+                found.append(_release(left, states, common))
+            brought, complete = True, complete or succeeded
+        else:
+            brought = complete = True  # a destroy: nothing is left
+    return found[::-1]
+
+
+def _release(left: _Left, states: Mapping[str, State], common: Mapping[str, Any]) -> Release:
+    outcome: Outcome = "succeeded" if left.run.result == "succeeded" else "failed"
+    return Release(
+        outcome=outcome if common["rolled_back_by"] is None else "rolled back",
+        services=left.services,
+        states=states,
+        config_maps=left.config_maps,
+        secrets=next(iter(left.secrets.values()), ""),
+        environment=left.environment,
+        **common,
+    )
+
+
+def _state(service: str, left: _Left, older: _Left | None) -> State:
+    if service not in left.services or (older and left.part(service) == older.part(service)):
+        return _untouched(service, left)
+    return "failed" if service in left.faulty else "rolled"
+
+
+def _untouched(service: str, left: _Left) -> State:
+    return "as before" if service in left.services else "missing"
+
+
+def _common(left: _Left, undone: Mapping[int, tuple[int, str]]) -> dict[str, Any]:
+    run, trailers = left.run, left.message.trailers
+    by, why = undone.get(run.number, (None, ""))
+    back = trailers.get(ROLLS_BACK, "")
+    return {
+        "number": run.number,
+        "message": left.message,
+        "by": who(run, left.message),
+        "at": run.started,
+        "ended": run.ended,
+        "because": trailers.get(BECAUSE, ""),
+        "rolls_back": int(back) if back.isdecimal() else None,
+        "rolled_back_by": by,
+        "rolled_back_because": why,
+        "point_of_no_return": trailers.get(POINT_OF_NO_RETURN, ""),
+    }
+
+
+def who(run: Run, message: Message) -> str:
+    """Our verbs say it. Of a plain `pulumi up` the CLI records no more than whose commit was
+    checked out (sdk/go/common/util/gitutil; backend.GitAuthor), which is often, not always, he."""
+    author = run.environment.get("git.author", "")
+    return message.trailers.get(BY) or (f"{author} (commit)" if author else "?")
+
+
+def _read(runs: Iterator[Run]) -> Iterator[_Left]:
+    """Some at once, since those of Pulumi Cloud take a second each."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        while some := list(islice(runs, _AT_ONCE)):
+            yield from pool.map(_left, some)
+
+
+def _left(run: Run) -> _Left:
+    message = Message.parse(run.message)
+    if run.result == _RUNNING:
+        return _Left(run=run, message=message)
+    try:
+        resources = resources_of(run.checkpoint())
+    except Refused as refusal:
+        return _Left(run=run, message=message, problem=refusal.problems[0])
+    # What is marked was replaced already, and only waits to be deleted.
+    named = {
+        name: each
+        for each in resources
+        if each.get("type") == _DEPLOYMENT
+        and not each.get("delete")
+        and (name := text(dig(each, "inputs", "metadata", "name"))) in SERVICES
+    }
+    config_maps = {s: name for s, each in named.items() if (name := _source(each, "configMapRef"))}
+    return _Left(
+        run=run,
+        message=message,
+        services={service: _image(each) for service, each in named.items()},
+        config_maps=config_maps,
+        secrets={s: name for s, each in named.items() if (name := _source(each, "secretRef"))},
+        environment=_environment(config_maps, resources),
+        faulty=frozenset(service for service, each in named.items() if each.get("initErrors")),
+    )
+
+
+def _environment(config_maps: Mapping[str, str], resources: Iterable[Any]) -> dict[str, str]:
+    """What the ConfigMaps were made of: each holds what one service reads of it. Those that were
+    replaced in a run that failed are still there, to be deleted."""
+    data = {
+        text(dig(each, "inputs", "metadata", "name")): dig(each, "inputs", "data")
+        for each in resources
+        if each.get("type") == _CONFIG_MAP
+    }
+    found: dict[str, str] = {}
+    for service in reversed(SERVICES):  # where half of a release differs, api's word counts
+        if service not in config_maps:
+            continue
+        mine = data.get(config_maps[service])
+        if not isinstance(mine, Mapping) or not all(map(_is_pair, mine.items())):
+            return {}
+        found |= mine
+    return found
+
+
+def _image(deployment: Any) -> Image:
+    reference = text(dig(_container(deployment), "image"))
+    tag = text(dig(deployment, "inputs", "metadata", "annotations", TAG_ANNOTATION))
+    name, _, digest = reference.partition("@")
+    if not tag and ":" in name.rpartition("/")[2]:
+        tag = name.rpartition(":")[2]  # as it was before images ran by digest alone
+    return Image(tag, digest, reference)
+
+
+def _source(deployment: Any, kind: str) -> str:
+    for each in items(dig(_container(deployment), "envFrom")):
+        if name := text(dig(each, kind, "name")):
+            return name
+    return ""
+
+
+def _container(deployment: Any) -> Any:
+    return next(
+        iter(items(dig(deployment, "inputs", "spec", "template", "spec", "containers"))), None
+    )
+
+
+def _is_pair(pair: tuple[Any, Any]) -> bool:
+    """Not of a value, or a whole map, that somebody has made a secret: those are objects."""
+    return pair[0] != _SECRET and isinstance(pair[1], str)
