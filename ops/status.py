@@ -232,8 +232,7 @@ def judge(engine: Engine, stack: Stack, cluster: Cluster, now: datetime) -> Repo
     lists = cluster.lists or {}
     outputs = stack.outputs or {}
     problems = [*stack.unreadable, *cluster.unreadable]
-    nodes, missing = _nodes(outputs, cluster)
-    etcd, broken = _etcd(nodes, cluster.health)
+    nodes, etcd, broken = members(outputs, cluster)
     services = [_service(name, outputs, lists, stack.holders or ()) for name in SERVICES]
     around = _around(lists, rehearsed=engine.kind == REHEARSAL)
     ends = sorted(
@@ -247,7 +246,7 @@ def judge(engine: Engine, stack: Stack, cluster: Cluster, now: datetime) -> Repo
         ],
         key=lambda each: each.ends,
     )
-    problems += missing + broken
+    problems += broken
     if "deployments" in lists:
         explained = {each.service for each in cluster.findings}
         problems += [wrong for each in services for wrong in _wrong(each, explained)]
@@ -272,6 +271,15 @@ def judge(engine: Engine, stack: Stack, cluster: Cluster, now: datetime) -> Repo
         under_way=stack.holders,
         problems=tuple(problems + failed),
     )
+
+
+def members(
+    outputs: Mapping[str, Any], cluster: Cluster
+) -> tuple[Sequence[Node], str, list[Problem]]:
+    """The nodes, etcd in a line, and all that is wrong with either."""
+    nodes, missing = _nodes(outputs, cluster)
+    etcd, broken = _etcd(nodes, cluster.health)
+    return nodes, etcd, missing + broken
 
 
 def _nodes(outputs: Mapping[str, Any], cluster: Cluster) -> tuple[list[Node], list[Problem]]:

@@ -65,7 +65,7 @@ def plan(s: Settings) -> Plan:
             problems += _missing_targets(s, build)
         except checkout.CheckoutError as error:
             problems.append(Problem("honeydue:app.path", error.wrong, error.mend))
-        problems += _wrong_here(s)
+        problems += wrong_here(s, os.environ)
     if problems:
         raise pulumi.RunError(str(SettingsError(s.stack, problems)))
     return Plan(build=build, pinned=pinned)
@@ -104,22 +104,23 @@ def _missing_targets(s: Settings, build: Build) -> Iterator[Problem]:
             )
 
 
-def _wrong_here(s: Settings) -> Iterator[Problem]:
+def wrong_here(s: Settings, environment: Mapping[str, str]) -> Iterator[Problem]:
     """What would stop the release on this machine, minutes later."""
-    if s.image.driver == "remote" and not _builder_file(s.image.builder).is_file():
+    path = environment.get("PATH")
+    if s.image.driver == "remote" and not builder_file(s.image.builder, environment).is_file():
         yield Problem(
             "honeydue:image.builder",
             f"names {s.image.builder}, and buildx knows no such builder on this machine",
             f"docker buildx create --name {s.image.builder} --driver remote <tcp://… or unix://…>",
         )
-    if s.image.driver == "docker-container" and (silent := _docker_is_silent()):
+    if s.image.driver == "docker-container" and (silent := _docker_is_silent(environment)):
         yield Problem(
             "honeydue:image.driver",
             f"is docker-container, and Docker does not answer on this machine: {silent}",
             "start Docker; or build elsewhere: honeydue:image.driver remote; or not at all: "
             "python -m ops deploy --sha <git short SHA>, or honeydue:image.build false",
         )
-    if shutil.which("trivy") is None:
+    if shutil.which("trivy", path=path) is None:
         yield Problem(
             "honeydue:image.scan",
             "needs trivy, which is not on the PATH: nothing runs that was not scanned",
@@ -132,14 +133,16 @@ def _wrong_here(s: Settings) -> Iterator[Problem]:
         yield from (Problem(*problem) for problem in error.problems)
 
 
-def _docker_is_silent() -> str:
+def _docker_is_silent(environment: Mapping[str, str]) -> str:
     """Why not; empty: it answers. Its provider would only say that its configuration failed."""
-    if shutil.which("docker") is None:
+    docker = shutil.which("docker", path=environment.get("PATH"))
+    if docker is None:
         return "there is no docker on the PATH"
     try:
         done = subprocess.run(
-            ["docker", "version", "--format", "{{.Server.Version}}"],
+            [docker, "version", "--format", "{{.Server.Version}}"],
             capture_output=True, text=True, timeout=_DOCKER_SECONDS, check=False,
+            env=dict(environment),
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{type(error).__name__} after at most {_DOCKER_SECONDS:.0f} s"
@@ -147,10 +150,10 @@ def _docker_is_silent() -> str:
     return (said[-1] if said else f"exit code {done.returncode}") if done.returncode else ""
 
 
-def _builder_file(name: str) -> Path:
+def builder_file(name: str, environment: Mapping[str, str]) -> Path:
     """Where buildx keeps a builder: its own folder, else the one below Docker's."""
-    docker = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    return Path(os.environ.get("BUILDX_CONFIG") or docker / "buildx") / "instances" / name
+    docker = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    return Path(environment.get("BUILDX_CONFIG") or docker / "buildx") / "instances" / name
 
 
 # There already

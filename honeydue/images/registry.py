@@ -97,7 +97,8 @@ class Registry:
     """One registry, spoken to over one pool of connections.
 
     `repository` is everything between server and tag ("admin/honeydue-api"), `reference` a tag or
-    a digest. `timeout`: seconds for connecting and for each read or write. Every method raises
+    a digest. `timeout`: seconds for connecting and for each read or write; `patience`: after which
+    what failed in passing is not tried again. Every method raises
     RegistryError, and nothing else, for what the registry does.
     """
 
@@ -107,11 +108,14 @@ class Registry:
         login: Login | None,
         *,
         timeout: float = 15.0,
+        patience: float = 10.0,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.server = server
-        self._session = Session(server, login, timeout=timeout, transport=transport, sleep=sleep)
+        self._session = Session(
+            server, login, timeout=timeout, patience=patience, transport=transport, sleep=sleep
+        )
         self._errors = self._session.errors
 
     def __enter__(self) -> Self:
@@ -199,6 +203,18 @@ class Registry:
         return answer.body
 
     # Pushing
+
+    def may_push(self, repository: str) -> None:
+        """Raises RegistryError unless the login may: an upload is begun and given up, which leaves
+        nothing behind. (A token's scope would say nothing: Gitea's has none, it looks itself.)"""
+        session, scope = self._session, _push(repository)
+        doing = f"asking whether {repository} may be pushed to"
+        url = self._url(repository, "blobs/uploads/")
+        begun = session.ask(Request("POST", url, doing, scope))
+        session.expect(begun, 202)
+        if location := begun.headers.get("Location"):
+            there = session.joined(url, location, doing)
+            session.ask(Request("DELETE", session.own(there) or there, doing, scope))
 
     def push_blob(self, repository: str, data: bytes, media_type: str) -> Descriptor:
         """Stores `data` unless it is there. To push it again is harmless."""

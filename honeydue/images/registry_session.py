@@ -30,7 +30,6 @@ T = TypeVar("T")
 
 _REDIRECTS: Final = 5
 _WAITS: Final = (0.25, 0.5, 1.0, 2.0, 4.0)  # seconds before each further try
-_PATIENCE: Final = 10.0  # seconds after which no further try begins
 _PASSING: Final = frozenset({429, 502, 503, 504})
 
 
@@ -49,7 +48,7 @@ def scheme(server: str) -> Literal["http", "https"]:
 
 class Session:
     """One registry and one pool of connections. `timeout`: seconds for connecting and for each
-    read or write; `sleep` waits between tries."""
+    read or write; `patience`: after which no further try begins; `sleep` waits between tries."""
 
     def __init__(
         self,
@@ -57,10 +56,12 @@ class Session:
         login: Login | None,
         *,
         timeout: float,
+        patience: float,
         transport: httpx.BaseTransport | None,
         sleep: Callable[[float], None],
     ) -> None:
         self.server = server
+        self._patience = patience
         self.base = httpx.URL(f"{scheme(server)}://{server}")
         self._login = login
         self._sleep = sleep
@@ -96,7 +97,7 @@ class Session:
                 return attempt()
             except _Passing as passing:
                 wait = max(next(waits, math.inf), passing.wait)
-                if time.monotonic() - began + wait > _PATIENCE:
+                if time.monotonic() - began + wait > self._patience:
                     raise passing.error from passing.__cause__
             self._sleep(wait)
 

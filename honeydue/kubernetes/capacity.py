@@ -6,6 +6,7 @@ the same way. Sizes in MiB and thousandths of a core.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,14 +61,19 @@ def fits(needs: list[Need], *, nodes: int) -> bool:
     The scheduler spreads rather than packs, so this is a bound on what is possible, not a forecast;
     the test therefore also demands slack.
     """
-    cpu = [NODE.cpu_millis - sum(n.cpu_millis for n in PER_NODE)] * nodes
-    memory = [NODE.memory_mib - sum(n.memory_mib for n in PER_NODE)] * nodes
+    cpu = NODE.cpu_millis - sum(n.cpu_millis for n in PER_NODE)
+    memory = NODE.memory_mib - sum(n.memory_mib for n in PER_NODE)
+    return place(needs, [(cpu, memory)] * nodes) is None
+
+
+def place(needs: Sequence[Need], free: Sequence[tuple[int, int]]) -> Need | None:
+    """The first that finds no place; None: all do. `free`: of each node, as in `Need`."""
+    left = list(free)
     for need in sorted(needs, key=lambda n: n.memory_mib, reverse=True):
-        for node in range(nodes):
-            if cpu[node] >= need.cpu_millis and memory[node] >= need.memory_mib:
-                cpu[node] -= need.cpu_millis
-                memory[node] -= need.memory_mib
+        for node, (cpu, memory) in enumerate(left):
+            if cpu >= need.cpu_millis and memory >= need.memory_mib:
+                left[node] = cpu - need.cpu_millis, memory - need.memory_mib
                 break
         else:
-            return False
-    return True
+            return need
+    return None
