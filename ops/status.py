@@ -34,7 +34,7 @@ _LISTS: Final = {
     "daemonsets": "/apis/apps/v1/namespaces/kube-system/daemonsets",
 }
 _WITH_LOGS: Final = 5  # findings whose last line of log is fetched
-_UNKNOWN_TEXT: Final = "[not shown: the secrets to mask in it cannot be read]"
+UNKNOWN_TEXT: Final = "[not shown: the secrets to mask in it cannot be read]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +173,8 @@ def read_cluster(engine: Engine, stack: Stack, now: datetime) -> Cluster:
         found = findings(str)
         logs: dict[Finding, str] = {}
         if found:
-            hide = _hide(api)
-            found = findings(hide or (lambda said: said and _UNKNOWN_TEXT))
+            hide = hide_of(api)
+            found = findings(hide or (lambda said: said and UNKNOWN_TEXT))
             if hide is not None:
                 told = [each for each in found if each.grave and each.pods][:_WITH_LOGS]
                 lines = pool.map(lambda each: _last_line(api, each, known["pods"], hide), told)
@@ -196,7 +196,7 @@ def _got(answer: Future[Any], unreadable: list[Problem]) -> Any:
         return None
 
 
-def _hide(api: Api) -> Hide | None:
+def hide_of(api: Api) -> Hide | None:
     """Masks the values of the application's Secrets; None when they cannot be read."""
     try:
         return hiding(values_of(api.list(f"/api/v1/namespaces/{NAMESPACE}/secrets")))
@@ -208,6 +208,14 @@ def _last_line(api: Api, finding: Finding, pods: Sequence[Any], hide: Hide) -> s
     """Of the container that died, else of the one that runs; "" where there is none to have."""
     name = finding.pods[0]
     pod = next((each for each in pods if dig(each, "metadata", "name") == name), None)
+    lines = last_lines(api, pod, hide, 1)
+    return lines[-1] if lines else ""
+
+
+def last_lines(api: Api, pod: Any, hide: Hide, count: int) -> list[str]:
+    """What a pod wrote last, masked: its container that died, else the one that runs. Empty where
+    there is nothing to have."""
+    name = text(dig(pod, "metadata", "name"))
     namespace = text(dig(pod, "metadata", "namespace")) or NAMESPACE
     restarted = any(
         number(dig(status, "restartCount"))
@@ -221,8 +229,8 @@ def _last_line(api: Api, finding: Finding, pods: Sequence[Any], hide: Hide) -> s
         except (Unanswered, httpx.HTTPError):  # a log is no reason to lose the rest
             continue
         if spoken:
-            return hide(spoken[-1])[:300]
-    return ""
+            return [hide(line)[:300] for line in spoken[-count:]]
+    return []
 
 
 # --- judging ------------------------------------------------------------------------------------
@@ -351,7 +359,7 @@ def _service(
     lists: Mapping[str, Sequence[Any]],
     holders: Sequence[str],
 ) -> Service:
-    wanted = _digest(dig(outputs.get("images"), name))
+    wanted = digest_of(dig(outputs.get("images"), name))
     deployment = next(
         (
             each
@@ -367,7 +375,7 @@ def _service(
     status = dig(deployment, "status")
     desired = number(dig(deployment, "spec", "replicas"))
     ready, updated = number(dig(status, "readyReplicas")), number(dig(status, "updatedReplicas"))
-    runs = _digest(_image(dig(deployment, "spec", "template")))
+    runs = digest_of(image_of(dig(deployment, "spec", "template")))
     progress = next(
         (
             text(dig(each, "reason"))
@@ -396,7 +404,7 @@ def _service(
         and dig(pod, "metadata", "labels", NAME) == name
         and dig(pod, "metadata", "deletionTimestamp") is None
         and text(dig(pod, "status", "phase")) in ("Running", "Pending")
-        and _digest(_image(pod)) != runs
+        and digest_of(image_of(pod)) != runs
     ]
     notes = []
     if condition in ("rolling", "stuck"):
@@ -504,12 +512,12 @@ def _when(value: Any) -> datetime | None:
     return moment(value)
 
 
-def _image(pod: Any) -> str:
+def image_of(pod: Any) -> str:
     """Of the first container of a pod or a pod template."""
     return next((text(dig(each, "image")) for each in items(dig(pod, "spec", "containers"))), "")
 
 
-def _digest(reference: Any) -> str:
+def digest_of(reference: Any) -> str:
     """`sha256:…` of a reference; a reference without one as it is."""
     return text(reference).rsplit("@", 1)[-1]
 
