@@ -18,7 +18,15 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops import configuration, daily, images, registry, releases_screen, secret_values
+from ops import (
+    configuration,
+    daily,
+    images,
+    prune_configuration,
+    registry,
+    releases_screen,
+    secret_values,
+)
 from ops import history as history_verb
 from ops.api import Api
 from ops.engine import Engine, Kind
@@ -266,6 +274,40 @@ def config_import(
     ask = asking(yes=yes, dry_run=dry_run)
     found = Engine.find(stack, engine)
     ended(configuration.import_(found, console(), file, dry_run=dry_run, confirm=ask))
+
+
+@config_app.command("prune", epilog=EXIT_CODES)
+def config_prune(
+    *,
+    keep: Annotated[
+        int, typer.Option("--keep", min=1, help="Releases whose settings stay in any case.")
+    ] = prune_configuration.KEEP,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """Delete the old ConfigMaps and Secrets that nothing names any more.
+
+    Stays: what a pod, a Deployment, an old ReplicaSet (kubectl rollout undo), the state or one of
+    the last KEEP releases names, and what is younger than an hour. Refused while any of these
+    cannot be listed whole. A deploy that ends well does it by itself.
+    """
+    found = Engine.find(stack, engine)
+    with Api.of(found) as api:
+        done = prune_configuration.verb(
+            found,
+            api,
+            console(),
+            releases_kept=keep,
+            dry_run=dry_run,
+            as_json=json,
+            confirm=confirmed(yes),
+        )
+    if not done:
+        print("nothing was changed")
+        raise typer.Exit(1)
 
 
 def ended(code: int) -> None:

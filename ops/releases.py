@@ -64,8 +64,8 @@ class Image:
 class Release:
     """One of them. `number`: that of the run that made it (ops.engine.Run).
 
-    `services`, `config_maps`, `secrets`: what the Deployments named when the run had ended, also of
-    one that failed half way. Empty when nothing was deployed yet, or in `unreadable`.
+    `services`, `config_maps`, `secrets`: what each service's Deployment named when the run had
+    ended, also one that failed half way. Empty when nothing was deployed yet, or in `unreadable`.
     `environment`: the application's, as the ConfigMaps had it; empty when that is not known."""
 
     number: int
@@ -73,7 +73,7 @@ class Release:
     services: Mapping[str, Image] = field(default_factory=dict)
     states: Mapping[str, State] = field(default_factory=dict)
     config_maps: Mapping[str, str] = field(default_factory=dict)
-    secrets: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     message: Message
     by: str
@@ -348,7 +348,7 @@ def _release(left: _Left, states: Mapping[str, State], common: Mapping[str, Any]
         services=left.services,
         states=states,
         config_maps=left.config_maps,
-        secrets=next(iter(left.secrets.values()), ""),
+        secrets=left.secrets,
         environment=left.environment,
         **common,
     )

@@ -255,7 +255,7 @@ def document(stack: str, found: Sequence[Release], known: Known) -> dict[str, An
             },
             "configuration": each.configuration,
             "configMaps": dict(each.config_maps),
-            "secrets": each.secrets,
+            "secrets": dict(each.secrets),
             "pointOfNoReturn": each.point_of_no_return or None,
             "rollsBack": each.rolls_back,
             "because": each.because or None,
