@@ -20,9 +20,10 @@ from ops import certificates
 from ops.api import NAMESPACE, Api, Health, Unanswered
 from ops.certificates import Certificate
 from ops.diagnosis import Finding, ago, diagnose, dig, is_ready, items, moment, number, text
-from ops.engine import REHEARSAL, Engine
+from ops.engine import REHEARSAL, Edge, Engine
 from ops.masking import Hide, hiding, values_of
 from ops.problems import Problem, Refused
+from ops.urls import Checked, check
 
 _LISTS: Final = {
     "nodes": "/api/v1/nodes",
@@ -34,6 +35,7 @@ _LISTS: Final = {
     "daemonsets": "/apis/apps/v1/namespaces/kube-system/daemonsets",
 }
 _WITH_LOGS: Final = 5  # findings whose last line of log is fetched
+_URL_SECONDS: Final = 2.0  # a user would have left
 UNKNOWN_TEXT: Final = "[not shown: the secrets to mask in it cannot be read]"
 
 
@@ -45,6 +47,10 @@ class Stack:
     updates: Sequence[Any] | None
     state: Any
     holders: Sequence[str] | None
+    edge: Edge | None = None
+    """Where the final URLs are asked; None: where DNS says."""
+    unasked: str = ""
+    """Why they are not asked at all."""
     unreadable: tuple[Problem, ...]
 
 
@@ -113,6 +119,9 @@ class Report:
     etcd: str
     services: Sequence[Service]
     around: Sequence[Neighbour]
+    urls: Sequence[Checked]
+    unasked: str
+    """Why no URL was asked; "" when they were."""
     findings: Sequence[Finding]
     logs: Mapping[Finding, str]
     certificates: Sequence[Certificate]
@@ -139,7 +148,17 @@ def read_stack(engine: Engine) -> Stack:
         updates = pool.submit(engine.updates)
         state = pool.submit(engine.last_state)
         holders = pool.submit(engine.holders)
+        where = pool.submit(engine.edge)
+    edge, unasked = None, ""
+    try:
+        edge = where.result()
+    except Refused as cause:
+        unasked = cause.problems[0].what.splitlines()[-1]
+        if engine.kind != REHEARSAL:  # it can be played without an edge
+            unreadable += cause.problems
     return Stack(
+        edge=edge,
+        unasked=unasked,
         outputs=_got(outputs, unreadable),
         updates=_got(updates, unreadable),
         state=_got(state, unreadable),
@@ -186,6 +205,18 @@ def read_cluster(engine: Engine, stack: Stack, now: datetime) -> Cluster:
         logs=logs,
         unreadable=tuple(dict.fromkeys(unreadable)),
     )
+
+
+def read_urls(stack: Stack) -> list[Checked]:
+    """Each final URL, once."""
+    urls = (stack.outputs or {}).get("urls")
+    if stack.unasked or not isinstance(urls, dict):
+        return []
+    try:
+        return check(urls, stack.edge, attempts=1, seconds=_URL_SECONDS, versions=False)
+    except Refused as cause:
+        (why,) = cause.problems
+        return [Checked(name=x, url=urls[x], why=why.what, mend=why.mend) for x in urls]
 
 
 def _got(answer: Future[Any], unreadable: list[Problem]) -> Any:
@@ -236,7 +267,9 @@ def last_lines(api: Api, pod: Any, hide: Hide, count: int) -> list[str]:
 # --- judging ------------------------------------------------------------------------------------
 
 
-def judge(engine: Engine, stack: Stack, cluster: Cluster, now: datetime) -> Report:
+def judge(
+    engine: Engine, stack: Stack, cluster: Cluster, now: datetime, urls: Sequence[Checked] = ()
+) -> Report:
     lists = cluster.lists or {}
     outputs = stack.outputs or {}
     problems = [*stack.unreadable, *cluster.unreadable]
@@ -264,6 +297,7 @@ def judge(engine: Engine, stack: Stack, cluster: Cluster, now: datetime) -> Repo
         for each in ends
         if each.ends - now < certificates.SOON
     ]
+    problems += [Problem(f"{x.url}: {x.why}", x.mend) for x in urls if not x.well]
     last, failed = _last_up(stack.updates, now)
     return Report(
         stack=engine.stack,
@@ -272,6 +306,8 @@ def judge(engine: Engine, stack: Stack, cluster: Cluster, now: datetime) -> Repo
         etcd=etcd,
         services=services if "deployments" in lists else (),
         around=around if "statefulsets" in lists else (),
+        urls=urls,
+        unasked=stack.unasked,
         findings=cluster.findings,
         logs=cluster.logs,
         certificates=ends,
@@ -544,6 +580,9 @@ def reading(engine: Engine, *, every: int = 10) -> Read:
             stack = read_stack(engine)
         asked += 1
         now = datetime.now(UTC)
-        return judge(engine, stack, read_cluster(engine, stack, now), now)
+        with ThreadPoolExecutor(1) as pool:
+            urls = pool.submit(read_urls, stack)
+            cluster = read_cluster(engine, stack, now)
+        return judge(engine, stack, cluster, now, urls.result())
 
     return read

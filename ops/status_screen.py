@@ -12,6 +12,8 @@ from rich.text import Text
 
 from ops.diagnosis import Finding, ago
 from ops.status import Node, Report, Service
+from ops.urls import Checked
+from ops.urls import document as urls_document
 
 GOOD, BAD, WAITING = "green", "red", "yellow"
 
@@ -38,6 +40,9 @@ def _parts(report: Report) -> Iterator[RenderableType]:
         yield Text()
         columns = ("Service", "Runs", "Digest", "Ready", "State")
         yield _table(columns, map(_service, report.services))
+    if report.urls:
+        yield Text()
+        yield _table(("URL", "Status", "Latency"), map(_url, report.urls))
     if passing:
         yield Text()
         for each in passing:
@@ -65,6 +70,8 @@ def _facts(report: Report) -> Table:
     else:
         facts.add_row("certificates", "not known")
     facts.add_row("last up", report.last_up)
+    if report.unasked:
+        facts.add_row("URLs", f"not asked: {report.unasked}")
     if report.under_way is None:
         facts.add_row("under way", "not known")
     for holder in report.under_way or ():
@@ -95,6 +102,11 @@ def _service(service: Service) -> tuple[Text, ...]:
         Text(f"{service.ready}/{service.desired}", GOOD if enough else WAITING),
         state + Text(f": {service.note}" if service.note else "", style="default"),
     )
+
+
+def _url(checked: Checked) -> tuple[Text, ...]:
+    status = Text(str(checked.status or "none"), GOOD if checked.well else BAD)
+    return Text(checked.url), status, Text("-" if checked.ms is None else f"{checked.ms} ms")
 
 
 def _table(columns: tuple[str, ...], rows: Any) -> Table:
@@ -179,6 +191,7 @@ def document(report: Report) -> dict[str, Any]:
             for each in report.services
         ],
         **{each.name: str(each) for each in report.around},
+        "urls": urls_document(report.urls) if not report.unasked else None,
         "certificates": [
             {"name": each.name, "ends": each.ends.isoformat()} for each in report.certificates
         ],
