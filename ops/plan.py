@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 
 from rich.console import Console
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from honeydue.images import dockerfile
@@ -380,6 +381,7 @@ def _dangers(step: Json) -> Iterator[Problem]:
 
 _KINDS: Final = {
     "DnsRecord": "DNS record",
+    "PrimaryIp": "primary IP",
     "ConfigMap": "ConfigMap",
     "StatefulSet": "StatefulSet",
     "DaemonSet": "DaemonSet",
@@ -488,10 +490,12 @@ _WORDS: Final = {
 
 
 def show(summary: Summary, console: Console) -> None:
-    for danger in summary.dangers:
-        console.print(Text("DANGER ", "bold red") + Text(danger.what, "red"))
-        console.print(Padding(Text(danger.mend), (0, 0, 0, 7)))
     if summary.dangers:
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        for danger in summary.dangers:
+            grid.add_row(Text("DANGER", "bold red"), Text(danger.what, "red"))
+            grid.add_row("", danger.mend)
+        console.print(grid)
         console.print()
     if summary.empty:
         console.print("Nothing to do: what runs is what the settings say.")
