@@ -124,6 +124,7 @@ def parser() -> argparse.ArgumentParser:
         "--images", action="store_true", default=argparse.SUPPRESS, help="also registry and builder"
     )
     add("environment", environment, "start the stand-ins if need be; print where they are (JSON)")
+    add("edge", edge, "print where users come in, and who vouches for it (JSON)")
     add("down", down, "end every process, keep the state")
     add("reset", reset, "end every process, forget the state and the stand-ins' contents")
     graph_ = add("graph", graph, "draw the stack, its dependencies and its critical path (SVG)")
@@ -227,6 +228,14 @@ def environment(_options: argparse.Namespace, _console: Console) -> int:
     """For those who ask the stand-ins themselves, beside a run: `ops`."""
     home = Home.current()
     print(json.dumps(stand_ins(home, with_images=images.is_on(home), registry=True), indent=2))
+    return 0
+
+
+def edge(_options: argparse.Namespace, _console: Console) -> int:
+    """Where the hosts of the zone are to be asked; the stand-ins need not be served for it."""
+    home = Home.current()
+    at = {"address": f"127.0.0.1:{serve.place(home).edge}", "ca": str(home.edge_ca)}
+    print(json.dumps(at, indent=2))
     return 0
 
 

@@ -4,6 +4,7 @@
   state/.pulumi/            the CLI's own DIY backend layout (stacks, history, backups, locks)
   clouds/                   the stand-ins' stores
   nodes/<server id>/        one folder per server: its disk
+  edge/                     what the user's way shows: an authority of the home's own, and its leaf
   registry/, app/           with IMAGES=1: Gitea, BuildKit, and the application's checkout
   images.yaml               with IMAGES=1: what differs from the repository's Pulumi.rehearsal.yaml
   serve.json                the serving process: pid, addresses, environment
@@ -46,6 +47,11 @@ class Home:
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def edge_ca(self) -> Path:
+        """PEM: who vouches for the hosts of a rehearsal."""
+        return self.root / "edge" / "ca.pem"
 
     @property
     def serve_file(self) -> Path:

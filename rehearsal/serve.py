@@ -36,10 +36,12 @@ from rehearsal.cluster.processes import Identity, end, end_strays, last_words
 from rehearsal.home import REPOSITORY, Home
 
 if TYPE_CHECKING:
+    from rehearsal.clouds.cloudflare import Cloudflare
     from rehearsal.clouds.hetzner import Hetzner
     from rehearsal.clouds.http import Call, Listener
     from rehearsal.cluster.datacenter import Cluster
     from rehearsal.registry.service import Forge
+    from rehearsal.traffic.way import Way
 
 # The stand-ins and the cluster are imported where they are served: every other verb only asks
 # where they are, and would pay 0.3 s of each preview for them.
@@ -65,6 +67,7 @@ class Place:
 
     hcloud: int
     cloudflare: int
+    edge: int
     block: int
     registry: int | None = None  # None: this home was never asked for images
 
@@ -84,10 +87,13 @@ class Serving:
 def place(home: Home) -> Place:
     """The home's place: what serve.json says, else chosen free now and written there."""
     saved = _read(home).get("place")
-    if saved:
+    if saved and "edge" in saved:
         return Place(**saved)
-    hcloud, cloudflare = _free_ports(2)
-    chosen = Place(hcloud, cloudflare, _free_block(home, _listening_blocks()))
+    hcloud, cloudflare, edge = _free_ports(3)
+    if saved:  # by an earlier rehearsal, which had no edge
+        chosen = Place(edge=edge, **saved)
+    else:
+        chosen = Place(hcloud, cloudflare, edge, _free_block(home, _listening_blocks()))
     _write(home, {"place": asdict(chosen)})
     return chosen
 
@@ -101,6 +107,7 @@ def environment(home: Home) -> dict[str, str]:
         "CLOUDFLARE_BASE_URL": f"http://127.0.0.1:{at.cloudflare}/client/v4",
         "PULUMI_BACKEND_URL": f"file://{home.state}",
         "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
+        "HONEYDUE_EDGE": f"127.0.0.1:{at.edge},{home.edge_ca}",
     }
 
 
@@ -248,7 +255,7 @@ def serve(home: Home, on_ready: Callable[[], None] = lambda: None) -> None:
         cloudflare = Cloudflare(home.clouds / "cloudflare.json", None, REHEARSAL_ZONES)
         _declare_nodes(hetzner, cluster)
         forge = _declare_registry(hetzner, home)
-        listeners: list[Listener] = []
+        listeners: list[Listener | Way] = []
         with _asked_to_end() as wait:
             try:
                 me = Identity.of(os.getpid(), "serve")
@@ -258,6 +265,7 @@ def serve(home: Home, on_ready: Callable[[], None] = lambda: None) -> None:
                 _write(home, {"process": process, "listens": False})
                 listeners.append(_listen(hetzner.wsgi_app, at.hcloud))
                 listeners.append(_listen(cloudflare.wsgi_app, at.cloudflare))
+                listeners.append(_listen_as_edge(home, cloudflare, cluster))
                 hetzner.resume()
                 if at.registry is not None:
                     forge().start()
@@ -316,8 +324,36 @@ def _held(lock: IO[str], home: Home) -> Iterator[None]:
 def _listen(app: Any, port: int) -> Listener:
     from rehearsal.clouds.http import Listener  # noqa: PLC0415 - see above
 
-    try:
+    with _port_is_free(port):
         return Listener(app, port=port).start()
+
+
+def _listen_as_edge(home: Home, cloudflare: Cloudflare, cluster: Cluster) -> Way:
+    from rehearsal.traffic.way import Way  # noqa: PLC0415 - see above
+
+    at = place(home)
+
+    def built(image: str) -> bool:
+        registry = place(home).registry  # a home may be asked for images later
+        ours = image.startswith(f"127.0.0.1:{registry}/") or not image
+        return registry is not None and ours
+
+    with _port_is_free(at.edge):
+        return Way(
+            home,
+            port=at.edge,
+            block=at.block,
+            store=cloudflare.app.store,
+            nodes=cluster,
+            pods=cluster.kubelets,
+            built=built,
+        )
+
+
+@contextlib.contextmanager
+def _port_is_free(port: int) -> Iterator[None]:
+    try:
+        yield
     except (OSError, SystemExit):  # werkzeug leaves by SystemExit when a port is taken
         raise ServeError(
             f"port {port} on 127.0.0.1 is taken; this rehearsal's state names it\n"
@@ -427,7 +463,8 @@ def reset(home: Home) -> None:
     from rehearsal.registry import service  # noqa: PLC0415 - see above
 
     service.forget(home)
-    for folder in (home.state, home.clouds, home.nodes, home.logs, home.root / "app"):
+    edge, app = home.edge_ca.parent, home.root / "app"
+    for folder in (home.state, home.clouds, home.nodes, home.logs, edge, app):
         shutil.rmtree(folder, ignore_errors=True)
     made = ("serve.lock", "images.yaml", "Pulumi.rehearsal.yaml")
     for file in (home.serve_file, *(home.root / name for name in made)):

@@ -12,6 +12,7 @@ from rehearsal.cluster import binaries
 from rehearsal.cluster.binaries import Binaries, BinariesError, Progress
 from rehearsal.cluster.node import Node, Status
 from rehearsal.home import Home
+from rehearsal.kubelet.addresses import Kubelets
 
 
 class Cluster:
@@ -21,6 +22,7 @@ class Cluster:
 
     def __init__(self, home: Home) -> None:
         self._home = home
+        self.kubelets = Kubelets(home)
         self._lock = threading.RLock()
         self._nodes: dict[int, Node] = {}
         self._leaving: list[Node] = []
@@ -123,6 +125,11 @@ class Cluster:
         self._threads = [one for one in self._threads if one.is_alive()] + [thread]
         thread.start()
 
+    def nodes(self) -> list[Node]:
+        """Those that are powered on."""
+        with self._lock:
+            return list(self._nodes.values())
+
     # --- surroundings of a node ---
 
     def neighbours(self, node: Node) -> list[Node]:
@@ -133,6 +140,14 @@ class Cluster:
                 for other in self._nodes.values()
                 if other is not node and network and other.machine.network_id == network
             ]
+
+    def images_server(self) -> str:
+        from rehearsal import images, serve  # noqa: PLC0415 - the serving process imports us
+
+        if not images.is_on(self._home):
+            return ""
+        port = serve.place(self._home).registry
+        return f"127.0.0.1:{port}" if port else ""
 
     def address_is_free(self, node: Node) -> bool:
         with self._lock:

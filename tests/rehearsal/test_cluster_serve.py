@@ -37,6 +37,13 @@ def test_the_place_is_chosen_once_and_kept(home: Home) -> None:
     assert json.loads(home.serve_file.read_text())["place"] == asdict(first)
 
 
+def test_a_home_from_before_there_was_an_edge_keeps_its_place_and_gets_one(home: Home) -> None:
+    serve._write(home, {"place": {"hcloud": 1234, "cloudflare": 1235, "block": 77}})
+    at = serve.place(home)
+    assert (at.hcloud, at.cloudflare, at.block, at.registry) == (1234, 1235, 77, None)
+    assert serve.place(home) == at
+
+
 def test_a_block_with_a_listener_of_another_rehearsal_is_not_taken(home: Home) -> None:
     wanted = serve._free_block(home, set())
     with socket.socket() as listener:
@@ -58,6 +65,7 @@ def test_the_environment_is_what_the_cli_needs(home: Home) -> None:
         "CLOUDFLARE_BASE_URL": f"http://127.0.0.1:{at.cloudflare}/client/v4",
         "PULUMI_BACKEND_URL": f"file://{home.root}/state",
         "PULUMI_CONFIG_PASSPHRASE": "rehearsal",
+        "HONEYDUE_EDGE": f"127.0.0.1:{at.edge},{home.root}/edge/ca.pem",
     }
     assert home.state.is_dir()
 
@@ -94,7 +102,8 @@ def test_a_taken_port_is_told_with_what_mends_it(home: Home) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        place = Place(hcloud=port, cloudflare=serve._free_ports(1)[0], block=77)
+        cloudflare, edge = serve._free_ports(2)
+        place = Place(hcloud=port, cloudflare=cloudflare, edge=edge, block=77)
         serve._write(home, {"place": asdict(place)})
         with pytest.raises(ServeError, match=rf"^port {port} on 127.0.0.1 is taken.*\n  mend: end"):
             serve.ensure_serving(home)
