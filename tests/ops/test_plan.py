@@ -232,8 +232,9 @@ def test_a_danger_comes_first_with_its_reason_and_what_to_do() -> None:
         "DANGER replaces the server honeydue-2: its disk, its etcd member and every pod on it are "
         "lost",
         "       (because of userData)",
-        "       answer no, unless you replace this node on purpose, and only one at a time:",
-        "       docs/rebuild.md, One node",
+        "       answer no, unless you replace this node on purpose, and only one at a time: "
+        "docs/rebuild.md,",
+        "       One node",
         "",
     ]
 
