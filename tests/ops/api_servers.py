@@ -28,6 +28,45 @@ class Objects:
     kinds: dict[str, list[Json]] = field(default_factory=dict)
     logs: dict[tuple[str, bool], list[str]] = field(default_factory=dict)
     patches: list[tuple[str, Json, dict[str, list[str]]]] = field(default_factory=list)
+    namespace: bool = True  # whether there is one to create things in
+    version: int = 100  # as etcd counts: one for all objects
+    one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+
+    def write(self, verb: str, path: str, body: Json) -> tuple[int, Json]:
+        """POST, PUT or DELETE: status and answer. What is in the way is a 409, as at the real one
+        (k8s.io/apiserver, pkg/registry/generic/registry/store.go)."""
+        with self.one_at_a_time:
+            self.version += 1
+            return self._create(path, body) if verb == "POST" else self._change(verb, path, body)
+
+    def _create(self, path: str, body: Json) -> tuple[int, Json]:
+        kind, name = path.rsplit("/", maxsplit=1)[-1], body["metadata"]["name"]
+        if not self.namespace:
+            return 404, {"message": 'namespaces "honeydue" not found'}
+        if self.one(f"{path}/{name}") is not None:
+            return 409, {"message": f'{kind} "{name}" already exists'}
+        made = copy.deepcopy(body)
+        made["metadata"] |= {"uid": f"u{self.version}", "resourceVersion": str(self.version)}
+        self.kinds.setdefault(kind, []).append(made)
+        return 201, copy.deepcopy(made)
+
+    def _change(self, verb: str, path: str, body: Json) -> tuple[int, Json]:
+        there = self.one(path)
+        if there is None:
+            return 404, {"message": "not found"}
+        wanted = body.get("preconditions", {}) if verb == "DELETE" else body["metadata"]
+        for key in ("uid", "resourceVersion"):
+            if wanted.get(key, there["metadata"][key]) != there["metadata"][key]:
+                return 409, {"message": "the object has been modified"}
+        if verb == "DELETE":
+            self.kinds[path.split("/")[-2]].remove(there)
+            return 200, {"kind": "Status", "status": "Success"}
+        changed = copy.deepcopy(body)
+        changed["metadata"]["resourceVersion"] = str(self.version)
+        # Another object in its place: whoever reads at this moment has one of the two.
+        of_its_kind = self.kinds[path.split("/")[-2]]
+        of_its_kind[of_its_kind.index(there)] = changed
+        return 200, copy.deepcopy(changed)
 
     def one(self, path: str) -> Json | None:
         *_, kind, name = path.split("/")
@@ -41,6 +80,8 @@ class ApiServer:
     def __init__(self, folder: Path, objects: Objects) -> None:
         self.status, self.readyz, self.delay = 200, READY, 0.0
         self.asked: list[str] = []
+        self.loses = ""  # the verb that it does, and dies before it has answered
+        self.behind = 0.0  # seconds, of its clock
         self.released = threading.Event()  # cleared: followed logs do not end
         self.released.set()
         server = self
@@ -89,6 +130,31 @@ class ApiServer:
                         found.clear()
                         found.update(changed)
                     self._answer(200, json.dumps(changed))
+
+            def do_POST(self) -> None:
+                self._write()
+
+            def do_PUT(self) -> None:
+                self._write()
+
+            def do_DELETE(self) -> None:
+                self._write()
+
+            def _write(self) -> None:
+                url = urlsplit(self.path)
+                server.asked.append(f"{self.command} {url.path}")
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if server.status != 200:
+                    self._refuse(server.status, "etcdserver: no leader")
+                    return
+                code, said = objects.write(self.command, url.path, body)
+                if server.loses == self.command:
+                    self.close_connection = True
+                else:
+                    self._answer(code, json.dumps(said))
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return super().date_time_string((timestamp or time.time()) - server.behind)
 
             def _log(self, pod: str, query: dict[str, list[str]]) -> None:
                 lines = objects.logs.get((pod, query.get("previous") == ["true"]))
