@@ -72,7 +72,8 @@ class Collected:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """`phase`: what was being done, `what`: how it failed, `outcome`: what was done about it."""
+    """`phase`: what was being done ("": it was stopped, and nothing failed), `what`: how it failed,
+    `outcome`: what was done about it."""
 
     phase: str
     what: str
@@ -318,7 +319,8 @@ def _marked(report: Report, each: Running, part: Part) -> str:
 
 
 def _parts(report: Report) -> Iterator[RenderableType]:
-    yield Text("FAILED ", "bold red") + Text(f"{report.phase}: {report.what}", "red")
+    if report.phase:
+        yield Text("FAILED ", "bold red") + Text(f"{report.phase}: {report.what}", "red")
     if report.outcome:
         yield Text(report.outcome)
     if report.failure.findings or report.checked:

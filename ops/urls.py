@@ -56,6 +56,13 @@ class Checked:
     def well(self) -> bool:
         return not self.why
 
+    @property
+    def on_the_way(self) -> bool:
+        """Whether it fails before it reaches the application: no release causes or mends that."""
+        if self.status is not None:
+            return self.status in _BEFORE_US
+        return self.why.startswith(_NO_WAY)
+
 
 # --- asking -------------------------------------------------------------------------------------
 
@@ -206,6 +213,14 @@ _CLOUDFLARE: Final[Mapping[int, tuple[str, str]]] = {
     ),
     530: ("Cloudflare cannot reach the origin; its page says why (error 1xxx)", _RECORDS),
 }
+_BEFORE_US: Final = frozenset({521, 522, 523, 525, 526, 530})
+_NO_WAY: Final = (
+    "DNS does not know",
+    "this machine resolves no name",
+    "its certificate is not accepted",
+    "TLS fails",
+    "the connection is refused",
+)
 _1016: Final = (
     "Cloudflare cannot resolve the origin's name (1016): the record points to none that exists",
     _RECORDS,

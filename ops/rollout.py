@@ -1,0 +1,550 @@
+"""Making true what the settings say, and going back when production does not take it.
+
+    up → every pod that rolls is ready → the final URLs answer
+       else: the last good release, by settings and `up` again, and the same two questions
+
+What is judged is the cluster and not the engine's exit code alone: an `up` that ended badly before
+any Deployment was changed has changed nothing that runs, and there is nothing to take back.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from rich.console import Console
+from rich.text import Text
+
+from honeydue.images.references import SERVICES, TAG_ANNOTATION
+from honeydue.kubernetes.catalogue import ROLLOUT_SECONDS
+from ops import report, urls
+from ops.api import NAMESPACE, Api
+from ops.convergence import Rollout, Watching
+from ops.desired import Desired, Undo
+from ops.diagnosis import dig, items, text
+from ops.engine import Engine
+from ops.lock import Lock
+from ops.masking import Hide
+from ops.message import BECAUSE, BY, ROLLS_BACK, Message, operator
+from ops.plan import Image, Summary
+from ops.problems import Refused
+from ops.releases import Release
+from ops.stack_settings import StackSettings
+
+DONE: Final = 0
+UNCHANGED: Final = 1
+"""Nothing that runs was changed."""
+ROLLED_BACK: Final = 3
+FAILED: Final = 4
+"""Production is not back at a good release, or that cannot be told."""
+INTERRUPTED: Final = 130
+
+GRACE: Final = 30.0  # seconds that the controller may take to say what it has decided
+ENDING: Final = 60.0  # seconds for an engine that was told to end, before it is told again
+_LOOK: Final = 10.0  # seconds for one look at a rollout that nobody waits for
+_KEPT: Final = 500  # lines of the engine
+_DEPLOYMENTS: Final = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
+
+Ended = Literal[
+    "succeeded", "nothing to do", "unchanged", "rolled back", "failed", "not known", "interrupted"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """Where a verb works. `api` None: there is no cluster yet."""
+
+    engine: Engine
+    console: Console
+    api: Api | None
+    lock: Lock
+    hide: Hide = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Back:
+    """Where to when it fails. `name`: "release 12 (1a2b3c4)". `restore`: afterwards the settings
+    say so. `release`: what runs there, where it is known."""
+
+    name: str
+    restore: Callable[[], object]
+    message: Message
+    release: Release | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What shall become true; the settings say it already.
+
+    `rolls`: service → what it is to run (None: not known), of those that roll or may; `surely`:
+    those that do. `undo`: the settings as they were before. `back` None: there is no way back, and
+    `nowhere` says why."""
+
+    message: Message
+    rolls: Mapping[str, Image | None]
+    surely: frozenset[str]
+    undo: Undo
+    back: Back | None
+    nowhere: str = ""
+
+    @staticmethod
+    def of(
+        summary: Summary, message: Message, undo: Undo, back: Back | None, nowhere: str = ""
+    ) -> Attempt:
+        rolling = {each.name: each.then for each in summary.services if each.rolls != "no"}
+        surely = frozenset(each.name for each in summary.services if each.rolls == "yes")
+        return Attempt(
+            message=message, rolls=rolling, surely=surely, undo=undo, back=back, nowhere=nowhere
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How it ended. `because`: one line, "" when all is well. `release`: the number of the run,
+    None when the engine recorded none. `back`: of the run that took it back. `said`: what was done
+    about a failure."""
+
+    code: int
+    ended: Ended
+    because: str = ""
+    release: int | None = None
+    back: int | None = None
+    seconds: float = 0.0
+    checked: Sequence[urls.Checked] = ()
+    said: str = ""
+    report: report.Report | None = None
+
+
+def take_effect(ground: Ground, attempt: Attempt) -> Outcome:
+    """From `up` to the end, whichever it is. Ctrl-C ends it in order."""
+    began = time.monotonic()
+    tried = _try(ground, attempt)
+
+    def ended(code: int, how: Ended, said: str = "", after: _Tried | None = None) -> Outcome:
+        told = None
+        if code != DONE:
+            told = _told(ground, attempt, tried, after or tried, said, failed=how != "interrupted")
+        return Outcome(
+            code=code,
+            ended=how,
+            because=tried.because,
+            release=tried.run,
+            back=after.run if after else None,
+            seconds=time.monotonic() - began,
+            checked=(after or tried).checked,
+            said=said,
+            report=told,
+        )
+
+    stopped = tried.interrupted
+    cases: tuple[tuple[object, int, Ended, str], ...] = (
+        (tried.well, DONE, "succeeded", ""),
+        (tried.undone and stopped, INTERRUPTED, "interrupted", _UNCHANGED),
+        (tried.undone, UNCHANGED, "unchanged", _UNCHANGED),
+        (stopped, INTERRUPTED, "interrupted", _STOPPED),
+        (tried.begun is None or tried.silent, FAILED, "not known", _NOBODY_TELLS),
+        (tried.begun == frozenset(), UNCHANGED, "unchanged", _NOT_OURS),
+        (tried.on_the_way, FAILED, "not known", _ON_THE_WAY),
+        (tried.runs, FAILED, "failed", _ELSEWHERE),
+        (attempt.back is None, FAILED, "failed", f"Not rolled back: {attempt.nowhere}"),
+    )
+    if tried.undone:
+        # The next `up` shall not try it again by itself, with whichever verb it comes.
+        attempt.undo()
+    for fits, code, how, said in cases:
+        if fits:
+            return ended(code, how, said)
+    assert attempt.back is not None  # the last case
+    left = max(0.0, ROLLOUT_SECONDS - (time.monotonic() - began))
+    tried = replace(tried, seen=tried.collect())
+    return ended(*_go_back(ground, attempt.back, tried, ROLLOUT_SECONDS + left))
+
+
+# --- one try ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tried:
+    """One `up` and what became of it. `begun`: the services whose Deployment was changed; None: no
+    API server says. `silent`: why none did at the end. `overdue`: its budget, when it was not done
+    within it. `run`: its number in the history."""
+
+    api: Api | None
+    code: int = 0
+    interrupted: bool = False
+    overdue: float | None = None
+    lines: Sequence[str] = ()
+    begun: frozenset[str] | None = None
+    surely: frozenset[str] = frozenset()
+    rollouts: Mapping[str, Rollout] = field(default_factory=dict)
+    silent: str = ""
+    checked: Sequence[urls.Checked] = ()
+    run: int | None = None
+    seen: report.Collected | None = None
+
+    @property
+    def well(self) -> bool:
+        return not (self.code or self.interrupted or self.bad or self.broken or self.silent)
+
+    @property
+    def bad(self) -> list[Rollout]:
+        return [each for each in self.rollouts.values() if not each.well]
+
+    @property
+    def broken(self) -> list[urls.Checked]:
+        return [each for each in self.checked if not each.well]
+
+    @property
+    def undone(self) -> bool:
+        """Whether it failed before anything that runs was changed."""
+        return bool(self.code) and self.begun == frozenset()
+
+    @property
+    def all_begun(self) -> bool:
+        return self.begun is not None and bool(self.begun) and self.surely <= self.begun
+
+    @property
+    def runs(self) -> bool:
+        """Whether the release runs and is well, whatever else failed."""
+        return self.all_begun and not (self.bad or self.broken or self.silent)
+
+    @property
+    def on_the_way(self) -> bool:
+        """Whether all that is wrong lies between the users and the application."""
+        broken = self.broken
+        return not (self.code or self.bad) and bool(broken) and all(e.on_the_way for e in broken)
+
+    @property
+    def because(self) -> str:
+        if self.interrupted:
+            return "Ctrl-C"
+        if self.overdue is not None:
+            return f"not done within {span(self.overdue)}"
+        for each in self.bad:
+            if each.state.startswith("failed") or each.failing or not self.code:
+                pods = [pod.said for pod in each.pods if pod.new and not pod.ready]
+                state = each.state.removeprefix("failed: ")
+                how = f"{state}: {pods[0]}" if pods else state
+                return f"{each.service} did not become ready ({how})"
+        if self.broken:
+            return f"{self.broken[0].url} fails: {self.broken[0].why}"
+        if self.code:
+            return _error(self.lines) or f"`up` ended with {self.code}"
+        return self.silent
+
+    @property
+    def phase(self) -> str:
+        if self.bad:
+            return "rollout"
+        return "final URLs" if self.broken else "up"
+
+    def collect(self) -> report.Collected:
+        if self.seen is not None:
+            return self.seen
+        if self.api is None:
+            return report.Collected(logs={}, events={}, silent="there is no cluster yet")
+        return report.collect(self.api)
+
+
+def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Tried:
+    services = tuple(service for service in SERVICES if service in attempt.rolls)
+    limit = time.monotonic() + (budget or 0)
+    before, numbered = _specs(ground.api), _newest(ground.engine)
+    tried = _Tried(api=ground.api, surely=attempt.surely)
+    child = _Child(budget)
+    lines: deque[str] = deque(maxlen=_KEPT)
+    with ExitStack() as shown:
+        watching: Watching | None = None
+
+        def watch() -> Watching | None:
+            if watching is not None or tried.api is None or not services:
+                return watching
+            return shown.enter_context(Watching(tried.api, ground.console, services))
+
+        def line(said: str) -> None:
+            hidden = ground.hide(said)
+            lines.append(hidden)
+            if watching is not None:
+                watching.line(hidden)
+            else:
+                ground.console.print(Text.from_ansi(hidden), soft_wrap=True)
+
+        try:
+            watching = watch()
+            with child:
+                code = ground.engine.up(attempt.message.render(), line, child.begun)
+            tried = replace(
+                tried,
+                code=code,
+                interrupted=child.interrupted,
+                overdue=budget if child.overdue else None,
+                lines=tuple(lines),
+                api=tried.api or _api(ground.engine),
+            )
+            tried = replace(tried, begun=_begun(before, _specs(tried.api), attempt))
+            watching = watch()
+            if watching is not None and not tried.interrupted:
+                seconds = ROLLOUT_SECONDS + GRACE
+                if budget is not None:
+                    seconds = max(GRACE, limit - time.monotonic())
+                # What was not begun will not be ready, however long one waits for it.
+                rollouts = watching.wait(seconds if not code or tried.all_begun else _LOOK)
+                if code:
+                    rollouts = {s: r for s, r in rollouts.items() if s in (tried.begun or ())}
+                tried = replace(tried, rollouts=rollouts, silent=watching.silent)
+        except KeyboardInterrupt:
+            tried = replace(tried, interrupted=True)
+    try:
+        # Where `up` failed it is only asked whether the release runs all the same.
+        if not tried.interrupted and (tried.all_begun or not tried.code) and not tried.bad:
+            tried = replace(tried, checked=_check(ground))
+    except KeyboardInterrupt:
+        tried = replace(tried, interrupted=True)
+    run = _newest(ground.engine)
+    return replace(tried, run=run if run != numbered else None)
+
+
+class _Child:
+    """The engine as it works: whether Ctrl-C came meanwhile, and its time. The terminal sends
+    Ctrl-C to it too, so it is not passed on: told twice, Pulumi ends without order."""
+
+    def __init__(self, budget: float | None) -> None:
+        self.interrupted = False
+        self.overdue = False
+        self._budget = budget
+        self._over = threading.Event()
+        self._clock: threading.Thread | None = None
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._clock is not None:
+            self._clock.join()
+
+    def begun(self, child: subprocess.Popen[bytes]) -> None:
+        if threading.current_thread() is threading.main_thread():
+            # Engine.up has put a handler there that does nothing, and puts the old one back.
+            signal.signal(signal.SIGINT, self._ctrl_c)
+        if self._budget is not None:
+            self._clock = threading.Thread(target=self._end, args=(child,), daemon=True)
+            self._clock.start()
+
+    def _ctrl_c(self, *_: object) -> None:
+        self.interrupted = True
+
+    def _end(self, child: subprocess.Popen[bytes]) -> None:
+        wait = self._budget
+        while not self._over.wait(wait):
+            self.overdue = True
+            with suppress(ProcessLookupError):
+                child.send_signal(signal.SIGINT)
+            wait = ENDING
+
+
+def _check(ground: Ground) -> Sequence[urls.Checked]:
+    given = ground.engine.outputs().get("urls")
+    named = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
+    checked = urls.check(named, ground.engine.edge())
+    if checked:
+        ground.console.print()
+        urls.show(checked, ground.console)
+    return checked
+
+
+def _specs(api: Api | None) -> dict[str, Any] | None:
+    """Service → its Deployment; None when no API server answers."""
+    if api is None:
+        return {}
+    try:
+        found = api.list(_DEPLOYMENTS)
+    except Refused:
+        return None
+    named = {text(dig(each, "metadata", "name")): each for each in found}
+    return {service: named[service] for service in SERVICES if service in named}
+
+
+def _begun(
+    before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, attempt: Attempt
+) -> frozenset[str] | None:
+    """The services whose Deployment was changed. Also by an earlier run of the same that was
+    killed: then it has what this one wants, and not what the last good release had."""
+    if before is None or after is None:
+        return None
+    good = attempt.back.release if attempt.back is not None else None
+    begun = set()
+    for service, deployment in after.items():
+        was = before.get(service)
+        same = was is not None and all(
+            dig(was, "metadata", key) == dig(deployment, "metadata", key)
+            for key in ("uid", "generation")
+        )
+        image = attempt.rolls.get(service)
+        tag = dig(deployment, "metadata", "annotations", TAG_ANNOTATION)
+        wanted = service in attempt.rolls and (image is None or not image.tag or image.tag == tag)
+        if not same or (wanted and good is not None and _differs(deployment, service, good)):
+            begun.add(service)
+    return frozenset(begun)
+
+
+def _differs(deployment: Any, service: str, good: Release) -> bool:
+    containers = items(dig(deployment, "spec", "template", "spec", "containers"))
+    container = containers[0] if containers else None
+    configs = {text(dig(each, "configMapRef", "name")) for each in items(dig(container, "envFrom"))}
+    image = good.services.get(service)
+    return (image is not None and text(dig(container, "image")) != image.reference) or (
+        service in good.config_maps and good.config_maps[service] not in configs
+    )
+
+
+def _api(engine: Engine) -> Api | None:
+    """After the first `up`; None when it did not get so far."""
+    try:
+        return Api.of(engine)
+    except Refused:
+        return None
+
+
+def _newest(engine: Engine) -> int | None:
+    """The number of the last run."""
+    with suppress(Refused):
+        return next((run.number for run in engine.runs()), None)
+    return None
+
+
+_ERROR: Final = re.compile(r"\berror: *(.+)")
+_ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def _error(lines: Sequence[str]) -> str:
+    """The first that the engine calls an error; what follows from it comes later."""
+    for line in lines:
+        if found := _ERROR.search(_ANSI.sub("", line)):
+            return " ".join(found[1].split())[:200]
+    return ""
+
+
+# --- when it failed -----------------------------------------------------------------------------
+
+_UNCHANGED: Final = (
+    "Nothing that runs was changed, and the settings are as they were. When it is mended, run the "
+    "same again"
+)
+_STOPPED: Final = (
+    "Stopped by Ctrl-C, and nothing was rolled back. Run the same again, and it goes on; or back: "
+    "python -m ops rollback"
+)
+_NOBODY_TELLS: Final = (
+    "Not rolled back: no API server answers, so nobody can tell what runs. When one does (python "
+    "-m ops status), run the same again, or python -m ops rollback"
+)
+_NOT_OURS: Final = (
+    "Not rolled back: nothing rolled, so no rollback can mend it. python -m ops status"
+)
+_ON_THE_WAY: Final = (
+    "Not rolled back: every pod is ready, and what fails lies on the way to them, which no release "
+    "can mend. When it is mended, run the same again: it then only checks. Back all the same: "
+    "python -m ops rollback"
+)
+_ELSEWHERE: Final = (
+    "Not rolled back: every service that was to roll runs the release, and the URLs answer; `up` "
+    "failed at something else. When that is mended, run the same again, and it goes on"
+)
+
+
+def _go_back(
+    ground: Ground, back: Back, tried: _Tried, budget: float
+) -> tuple[int, Ended, str, _Tried]:
+    """(exit code, how it ended, what was done, what was seen afterwards)"""
+    console = ground.console
+    console.print()
+    console.print(Text("FAILED ", "bold red") + Text(f"{tried.phase}: {tried.because}", "red"))
+    console.print(f"Rolling back to {back.name}, for at most {span(budget)}\n", soft_wrap=True)
+    trailers = {BY: operator(), **back.message.trailers, BECAUSE: tried.because}
+    if tried.run is not None:
+        trailers[ROLLS_BACK] = str(tried.run)
+    try:
+        ground.lock.assure()
+        back.restore()
+    except Refused as cause:
+        problem = cause.problems[0]
+        said = f"Not rolled back: {problem.what}\n  mend   {problem.mend}"
+        return FAILED, "failed", said, replace(tried, seen=None)
+    again = _try(
+        ground,
+        Attempt(
+            message=Message(back.message.subject, trailers),
+            rolls=dict.fromkeys(sorted(tried.begun or ())),
+            surely=frozenset(),
+            undo=lambda: None,
+            back=None,
+        ),
+        budget,
+    )
+    if again.well:
+        return ROLLED_BACK, "rolled back", f"Rolled back: production runs {back.name} again", again
+    if again.interrupted:
+        said = f"The rollback to {back.name} was stopped by Ctrl-C: the next `up` goes on with it"
+        return INTERRUPTED, "interrupted", said, again
+    return FAILED, "failed", by_hand(back.name, back.release, again.because), again
+
+
+def by_hand(name: str, good: Release | None, because: str) -> str:
+    """What to do when the way back failed too."""
+    lines = [
+        f"The rollback to {name} failed too: {because}",
+        "  The settings name it, so when the cause is mended `up` (or the same rollback) ends it.",
+    ]
+    if good is not None:
+        lines += [
+            f"  again    python -m ops rollback --to {good.number}",
+            "  by hand, if the engine cannot (make kubeconfig; then with KUBECONFIG set):",
+            *(
+                f"           kubectl -n {NAMESPACE} set image deployment/{service} "
+                f"{service}={image.reference}"
+                for service, image in good.services.items()
+            ),
+        ]
+    return "\n".join([*lines, "  then     python -m ops status"])
+
+
+def _told(
+    ground: Ground, attempt: Attempt, tried: _Tried, after: _Tried, said: str, *, failed: bool
+) -> report.Report:
+    """Shows what failed, what runs now, and what the next `up` does."""
+    stack = StackSettings.of(ground.engine)
+    wanted = {
+        service: image or Image("", "")
+        for service, image in attempt.rolls.items()
+        if service in (tried.begun or ())
+    }
+    composed = report.compose(
+        phase=tried.phase if failed else "",
+        what=tried.because,
+        failure=tried.collect(),
+        now=after.collect(),
+        wanted=wanted,
+        settings={service: pin for service, pin in Desired.of(stack).pins.items() if pin},
+        checked=tried.checked,
+        outcome=said,
+    )
+    ground.console.print()
+    report.show(composed, ground.console)
+    return composed
+
+
+def span(seconds: float) -> str:
+    """`42 s`, `3 min 12 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
