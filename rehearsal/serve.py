@@ -334,9 +334,8 @@ def _listen_as_edge(home: Home, cloudflare: Cloudflare, cluster: Cluster) -> Way
     at = place(home)
 
     def built(image: str) -> bool:
-        registry = place(home).registry  # a home may be asked for images later
-        ours = image.startswith(f"127.0.0.1:{registry}/") or not image
-        return registry is not None and ours
+        server = cluster.images_server()  # a home may be asked for images later
+        return bool(server) and (not image or image.startswith(f"{server}/"))
 
     with _port_is_free(at.edge):
         return Way(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -86,8 +87,6 @@ class Origins:
                 with connection:
                     connection.recv(65536)
                     connection.sendall(said)
-
-        import threading  # noqa: PLC0415 - for this origin alone
 
         threading.Thread(target=serve, daemon=True).start()
         self._stack.callback(server.shutdown, socket.SHUT_RDWR)
