@@ -63,7 +63,8 @@ class Service:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """`others`: (operation, kind) → how many, of what is neither a service nor what it reads."""
+    """`others`: (operation, kind) → how many, of what is neither a danger, nor a service or what it
+    reads."""
 
     services: tuple[Service, ...]
     dangers: tuple[Problem, ...]
@@ -78,7 +79,8 @@ class Summary:
     @property
     def empty(self) -> bool:
         """Whether `up` would change nothing at all."""
-        return not (self.rolling or self.others or any(each.why for each in self.services))
+        told = (self.dangers, self.rolling, self.others)
+        return not (any(told) or any(each.why for each in self.services))
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -93,13 +95,15 @@ def read(plan: Any, *, changed: Mapping[str, Sequence[str]] | None) -> Summary:
     services = tuple(
         _service(name, by_name.get(name), configs.get(name), changed) for name in SERVICES
     )
+    dangers = [(each, danger) for each in steps if (danger := _danger(each)) is not None]
+    dangerous = [each for each, _ in dangers]
     return Summary(
         services=services,
-        dangers=tuple(danger for each in steps for danger in _dangers(each)),
+        dangers=tuple(danger for _, danger in dangers),
         others=Counter(
             (_verb(each), _kind(_type(each)))
             for each in steps
-            if not _told_elsewhere(each) and _type(each) != "pulumi:pulumi:Stack"
+            if each not in dangerous and not _told_elsewhere(each)
         ),
         warnings=tuple(
             dict.fromkeys(
@@ -360,7 +364,7 @@ _DANGEROUS: Final = (
 )
 
 
-def _dangers(step: Json) -> Iterator[Problem]:
+def _danger(step: Json) -> Problem | None:
     kind, verb, name = _type(step), _verb(step), _name(step)
     if verb in ("replace", "delete"):
         for pattern, what, mend in _DANGEROUS:
@@ -368,15 +372,15 @@ def _dangers(step: Json) -> Iterator[Problem]:
                 reasons = [str(each) for each in items(dig(step, "replaceReasons"))]
                 because = f" (because of {_some(reasons)})" if reasons else ""
                 said = what.format(name=name, kind=_kind(kind))
-                yield Problem(f"{verb}s {said}{because}", mend)
-                return
+                return Problem(f"{verb}s {said}{because}", mend)
     if verb == "update" and kind == "hcloud:index/server:Server":
         differ = {str(each) for each in items(dig(step, "diffReasons"))}
         if off := sorted(differ & {"serverType", "publicNets"}):
-            yield Problem(
+            return Problem(
                 f"switches the server {name} off for minutes, to change {', '.join(off)}",
                 "answer no, unless the other nodes are healthy: python -m ops status",
             )
+    return None
 
 
 _KINDS: Final = {

@@ -37,7 +37,7 @@ from rehearsal.engine.events import (
 )
 from rehearsal.engine.provider import Unknown
 from rehearsal.engine.redaction import MASK
-from rehearsal.engine.values import Secret
+from rehearsal.engine.values import UNKNOWN_SENTINEL, Secret
 
 MARKS: Mapping[Op, tuple[str, str]] = {
     Op.SAME: (" ", "dim"),
@@ -95,16 +95,16 @@ def shown(value: Any) -> str:
     return text if len(text) <= 72 else f"{text[:60]}… ({len(text)} characters)"
 
 
-def mask(value: Any) -> Any:
+def mask(value: Any, unknown: str = "[unknown]") -> Any:
     """Plain JSON values; secrets and what is not known yet become words, as the CLI prints them."""
     if isinstance(value, Secret):
         return "[secret]"
     if isinstance(value, Unknown):
-        return "[unknown]"
+        return unknown
     if isinstance(value, Mapping):
-        return {str(key): mask(item) for key, item in value.items()}
+        return {str(key): mask(item, unknown) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [mask(item) for item in value]
+        return [mask(item, unknown) for item in value]
     return value
 
 
@@ -532,13 +532,14 @@ def preview_digest(tree: Tree) -> dict[str, Any]:
 
 
 def state_view(view: ResourceView) -> dict[str, Any]:
+    """As a checkpoint has it: there what is not known is the wire's own word for it."""
     fields = {
         "urn": view.urn,
         "custom": view.custom,
         "id": view.id,
         "type": view.type,
-        "inputs": mask(view.inputs),
-        "outputs": mask(view.outputs),
+        "inputs": mask(view.inputs, UNKNOWN_SENTINEL),
+        "outputs": mask(view.outputs, UNKNOWN_SENTINEL),
         "parent": view.parent,
         "provider": view.provider,
         "protect": view.protect,

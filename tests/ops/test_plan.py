@@ -13,6 +13,10 @@ from rich.console import Console
 
 from ops import plan
 from ops.plan import UNKNOWN, changed_files, changes, read
+from rehearsal.display import state_view
+from rehearsal.engine.events import ResourceView
+from rehearsal.engine.provider import UNKNOWN as NOT_YET
+from rehearsal.engine.values import Secret
 from tests.ops.kubernetes_json import OTHER
 from tests.ops.previews import (
     SECRET,
@@ -261,6 +265,21 @@ def test_warnings_of_the_engine_are_repeated() -> None:
     assert shown(document(diagnostics=(said, said, info)))[-1] == (
         "warning: images run unverified: no key"
     )
+
+
+def test_the_rehearsal_says_what_is_not_known_yet_as_the_cli_does() -> None:
+    view = ResourceView(
+        urn="urn:x",
+        type="x",
+        custom=True,
+        id="",
+        parent="",
+        provider="",
+        protect=False,
+        inputs={"image": NOT_YET, "key": Secret("x")},
+        outputs={},
+    )
+    assert state_view(view)["inputs"] == {"image": UNKNOWN, "key": "[secret]"}
 
 
 @pytest.mark.parametrize(
