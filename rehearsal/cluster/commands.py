@@ -114,6 +114,7 @@ def api_server(at: Layout) -> list[str]:
         # A node's private address is on no interface here: `kubectl logs` must not leave this
         # machine in search of it. The external one is loopback.
         "kubelet-preferred-address-types": "ExternalIP",
+        "kubelet-certificate-authority": at.tls("server-ca.crt"),
         "kubelet-client-certificate": at.tls("client-kube-apiserver.crt"),
         "kubelet-client-key": at.tls("client-kube-apiserver.key"),
     }
@@ -170,18 +171,22 @@ def scheduler(at: Layout) -> list[str]:
 
 
 def kwok(at: Layout) -> list[str]:
-    """Plays this node's kubelet, and no other's: without it the node turns NotReady."""
+    """Keeps this node's conditions and lease, and no other's: without it the node turns NotReady.
+
+    Only its stages of nodes: what becomes of pods is decided by rehearsal/kubelet, since kwok's
+    make every pod Ready, whatever its image is."""
     flags = {
         "kubeconfig": str(at.disk.path(f"{CRED}/kwok.kubeconfig")),
         "manage-single-node": at.config.node_name,
         "node-name": at.config.node_name,
         "node-ip": at.config.node_ip,
-        "node-port": "0",  # no kubelet port: kwok's listens on every address
+        "node-port": "0",  # the kubelet's own is another's (rehearsal/kubelet/logs.py)
         "cidr": at.config.cluster_cidr,
         "node-lease-duration-seconds": "40",
     }
-    stages = [word for stage in at.binaries.stages for word in ("--config", str(stage))]
-    return [str(at.binaries.kwok), *_flags(flags), *stages]
+    stages = [stage for stage in at.binaries.stages if stage.name.startswith("node-")]
+    chosen = [word for stage in stages for word in ("--config", str(stage))]
+    return [str(at.binaries.kwok), *_flags(flags), *chosen]
 
 
 def _flags(flags: Mapping[str, str]) -> list[str]:

@@ -5,7 +5,7 @@
       a living peer?       join it
       the founder?         found, when nobody with etcd data is on its way up
       else                 wait
-    → etcd → API server → Node object → controllers, kwok
+    → etcd → API server → Node object → controllers, kwok, kubelet
 
 Each step is a line on the node's console, and its `status()`.
 """
@@ -33,6 +33,8 @@ from rehearsal.cluster.certificates import Pair, issue
 from rehearsal.cluster.clients import Api, Etcd, Member, NoAnswer, Refused, tls_context
 from rehearsal.cluster.commands import API_PORT, CRED, ETCD_DATA, ETCD_PORT, Layout
 from rehearsal.cluster.processes import Supervised
+from rehearsal.kubelet.addresses import Kubelets
+from rehearsal.kubelet.agent import Kubelet
 
 POLL: Final = 0.25  # seconds between two looks at something that will soon be there
 HOUSEKEEPING: Final = 1.0
@@ -54,6 +56,11 @@ class PoweredOff(Exception):  # noqa: N818 - the way out of the boot, not an err
 
 class Surroundings(Protocol):
     """What a node finds around it."""
+
+    kubelets: Kubelets
+
+    def images_server(self) -> str:
+        """The registry whose images are run; "" where every container is pretended."""
 
     def binaries(self) -> Binaries | None:
         """None while they are being made. Raises BinariesError."""
@@ -84,6 +91,7 @@ class Node:
         self._stopping = threading.Event()
         self._changed = threading.Event()
         self._processes: list[Supervised] = []
+        self._kubelet: Kubelet | None = None
         self._tls: dict[str, ssl.SSLContext] = {}
         self._thread = threading.Thread(target=self._live, name=f"node {machine.name}", daemon=True)
 
@@ -271,6 +279,14 @@ class Node:
             client=False,
             server=True,
         )
+        issue(
+            server_ca,
+            pair("serving-kubelet"),
+            name=config.node_name,
+            hosts=local,
+            client=False,
+            server=True,
+        )
         issue(pair("request-header-ca"), pair("client-auth-proxy"), name="system:auth-proxy")
         # etcd's JSON gateway is a client of etcd itself with this certificate: both uses.
         etcd_server = pair("etcd/server-client")
@@ -282,7 +298,8 @@ class Node:
             ("client-kube-apiserver", "system:apiserver", ["system:masters"]),
             ("client-controller", "system:kube-controller-manager", []),
             ("client-scheduler", "system:kube-scheduler", []),
-            # A kubelet's rights are not enough for kwok, which watches through selectors.
+            ("client-kubelet", f"system:node:{config.node_name}", ["system:nodes"]),
+            # A kubelet's rights are not enough for kwok, which watches all nodes.
             ("client-kwok", "rehearsal:kwok", ["system:masters"]),
         ):
             issue(client_ca, pair(name), name=user, groups=groups)
@@ -296,6 +313,7 @@ class Node:
         self._tls = {
             "api": tls_context(server_ca, pair("client-admin")),
             "etcd": tls_context(etcd_ca, pair("etcd/client")),
+            "kubelet": tls_context(server_ca, pair("client-kubelet")),
         }
 
     def _prepare_arguments(self) -> None:
@@ -556,6 +574,22 @@ class Node:
         self._run("kwok", commands.kwok(self._layout))
         self._run("kube-controller-manager", commands.controller_manager(self._layout))
         self._run("kube-scheduler", commands.scheduler(self._layout))
+        self._run_kubelet()
+
+    def _run_kubelet(self) -> None:
+        tls = self._layout.tls
+        self._kubelet = Kubelet(
+            name=self._k3s.node_name,
+            address=self.address,
+            host_ip=self._k3s.node_ip,
+            api=Api(self.address, API_PORT, self._tls["kubelet"], seconds=10),
+            folder=self.folder,
+            kubelets=self._around.kubelets,
+            registry=self._around.images_server,
+        ).start(
+            Pair(Path(tls("serving-kubelet.crt")), Path(tls("serving-kubelet.key"))),
+            Path(tls("client-ca.crt")),
+        )
 
     def _keep_house(self) -> None:
         """Plays what K3s runs once per cluster: its etcd controller and local-path-provisioner.
@@ -616,7 +650,11 @@ class Node:
         return process.start()
 
     def _end_processes(self) -> None:
-        """All at once but etcd, which the others still write to while they end."""
+        """All at once but etcd, which the others still write to while they end. Pods first: a node
+        without power has none."""
+        if self._kubelet:
+            self._kubelet.stop()
+            self._kubelet = None
         for group in (self._processes[1:], self._processes[:1]):
             for process in group:
                 process.ask_to_stop()

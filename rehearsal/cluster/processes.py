@@ -78,14 +78,15 @@ def end(identities: Sequence[Identity], seconds: float = TERM_SECONDS) -> list[I
     living = [identity for identity in identities if identity.lives()]
     for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, seconds)):
         for identity in living:
-            _signal(identity, number)
+            signal_group(identity, number)
         limit = time.monotonic() + patience
         while any(identity.lives() for identity in living) and time.monotonic() < limit:
             time.sleep(0.02)
     return living
 
 
-def _signal(identity: Identity, number: signal.Signals) -> None:
+def signal_group(identity: Identity, number: signal.Signals) -> None:
+    """To the process and all that it started; nothing where it has ended."""
     if not identity.lives():
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -152,7 +153,7 @@ class Supervised:
         with self._lock:
             self._stopping.set()
             if self._identity:
-                _signal(self._identity, signal.SIGTERM)
+                signal_group(self._identity, signal.SIGTERM)
 
     def stop(self) -> None:
         self.ask_to_stop()
