@@ -162,9 +162,9 @@ def settings(operator: Operator, **image: Any) -> dict[str, Any]:
     return own
 
 
-def prebuilt(operator: Operator, **tags: str) -> None:
-    """Nothing is built; these run."""
-    own = settings(operator, build=False)
+def pin(operator: Operator, **tags: str) -> None:
+    """These run; a service that is not among them is built."""
+    own = settings(operator)
     own["config"]["honeydue:images"] = tags
     (operator.home / "images.yaml").write_text(yaml.safe_dump(own))
 
@@ -282,7 +282,7 @@ def test_an_older_release_comes_back_without_a_build_and_the_new_one_after_it(
 ) -> None:
     sets, pods, ran = ids(cluster, "replicasets"), ids(cluster, "pods"), images(cluster)
     newest = commit_of(operator)
-    prebuilt(operator, **dict.fromkeys(SERVICES, first))
+    pin(operator, **dict.fromkeys(SERVICES, first))
     back = operator.must(*UP)
     assert not re.search(r"\[build-", back), back
     assert tags(cluster) == dict.fromkeys(SERVICES, first)
@@ -299,7 +299,7 @@ def test_an_older_release_comes_back_without_a_build_and_the_new_one_after_it(
     assert all(said.startswith(first) for said in pulls(page).values())
     assert len(pulls(page)) == 3
 
-    settings(operator, build=True)
+    pin(operator)
     operator.must(*UP)
     assert images(cluster) == ran
     assert tags(cluster) == dict.fromkeys(SERVICES, newest)
@@ -310,14 +310,14 @@ def test_a_tag_that_the_registry_does_not_have_is_refused_with_the_nearest(
 ) -> None:
     before = images(cluster), ids(cluster, "pods")
     wrong = first[:-1] + ("a" if first[-1] != "a" else "b")
-    prebuilt(operator, api=wrong, worker=first, admin=first)
+    pin(operator, api=wrong, worker=first, admin=first)
     answer = operator.run("preview")
     assert answer.code == 1
     said = " ".join(answer.text.split())  # it is wrapped
     assert f"names {wrong}, and 127.0.0.1:" in said
     assert f"/admin/honeydue-api has no such tag; nearest: {first}" in said
     assert f"--path honeydue:images.api {first}" in said
-    settings(operator, build=True)
+    pin(operator)
     assert operator.changes() == {}
     assert (images(cluster), ids(cluster, "pods")) == before
 
