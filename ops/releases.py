@@ -70,6 +70,8 @@ class Release:
 
     number: int
     outcome: Outcome
+    well: bool = False
+    """Whether its own run succeeded, whatever became of it."""
     services: Mapping[str, Image] = field(default_factory=dict)
     states: Mapping[str, State] = field(default_factory=dict)
     config_maps: Mapping[str, str] = field(default_factory=dict)
@@ -85,6 +87,8 @@ class Release:
     rolled_back_by: int | None = None
     rolled_back_because: str = ""
     point_of_no_return: str = ""
+    destroyed: bool = False
+    """Whether the whole stack was destroyed since."""
     problem: Problem | None = None
     """Why it is `unreadable`."""
 
@@ -135,7 +139,7 @@ def last_good(found: Sequence[Release], *, before: Release | None = None) -> Rel
         if before is not None:
             if each.number >= before.number:
                 continue
-            if before.outcome in ("succeeded", "rolled back") and each.content == before.content:
+            if before.well and each.content == before.content:
                 continue
         return each
     return None
@@ -143,7 +147,7 @@ def last_good(found: Sequence[Release], *, before: Release | None = None) -> Rel
 
 def current(found: Sequence[Release]) -> Release | None:
     """What runs now, by the state: the newest of which anything rolled, well or not."""
-    return next((each for each in found if each.reached), None)
+    return next((each for each in found if each.reached and not each.destroyed), None)
 
 
 def barrier(found: Sequence[Release], to: Release) -> Release | None:
@@ -171,8 +175,8 @@ def obstacle(found: Sequence[Release], to: Release, gone: Gone | None) -> str:
     missing = images_gone(to, gone or {})
     if now is not None and now.number == to.number:
         why = "current"
-    elif to.outcome in _NEVER:
-        why = _NEVER[to.outcome]
+    elif not to.well:
+        why = _NEVER.get(to.outcome, "no: it failed")
     elif unmade:
         why = f"no: it had no {' and no '.join(unmade)}"
     elif now is not None and now.content == to.content:
@@ -187,7 +191,6 @@ def obstacle(found: Sequence[Release], to: Release, gone: Gone | None) -> str:
 
 
 _NEVER: Final[Mapping[Outcome, str]] = {
-    "failed": "no: it failed",
     "running": "no: it is under way",
     "unreadable": "no: its state cannot be read",
 }
@@ -299,28 +302,33 @@ def _releases(runs: Iterable[Run]) -> Iterator[Release]:
     it, and where that one failed, the first that succeeds completes it."""
     undone: dict[int, tuple[int, str]] = {}
     same: list[_Left] = []  # newest first
+    destroyed = False
     parts = None
     for left in _read(run for run in runs if run.kind in _CHANGING):
         trailers = left.message.trailers
         if (number := trailers.get(ROLLS_BACK, "")).isdecimal():
             undone.setdefault(int(number), (left.run.number, trailers.get(BECAUSE, "")))
         if left.known and parts is not None and left.parts != parts:
-            yield from _these(same, left, undone)
+            yield from _these(same, left, undone, destroyed)
+            destroyed |= any(each.run.kind == "destroy" and not each.services for each in same)
             same = []
         if left.known:
             parts = left.parts
         same.append(left)
-    yield from _these(same, None, undone)
+    yield from _these(same, None, undone, destroyed)
 
 
 def _these(
-    same: Sequence[_Left], older: _Left | None, undone: Mapping[int, tuple[int, str]]
+    same: Sequence[_Left],
+    older: _Left | None,
+    undone: Mapping[int, tuple[int, str]],
+    destroyed: bool,
 ) -> list[Release]:
     """The releases among runs that left the `same`, newest first; `older` left something else."""
     found: list[Release] = []
     brought = complete = False
     for left in reversed(same):
-        common = _common(left, undone)
+        common = {**_common(left, undone), "destroyed": destroyed}
         ours, succeeded = BY in left.message.trailers, left.run.result == "succeeded"
         if left.problem is not None:
             found.append(Release(outcome="unreadable", problem=left.problem, **common))
@@ -342,9 +350,11 @@ def _these(
 
 
 def _release(left: _Left, states: Mapping[str, State], common: Mapping[str, Any]) -> Release:
-    outcome: Outcome = "succeeded" if left.run.result == "succeeded" else "failed"
+    well = left.run.result == "succeeded"
+    outcome: Outcome = "succeeded" if well else "failed"
     return Release(
         outcome=outcome if common["rolled_back_by"] is None else "rolled back",
+        well=well,
         services=left.services,
         states=states,
         config_maps=left.config_maps,

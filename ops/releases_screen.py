@@ -148,7 +148,7 @@ def _row(
     return (
         *cells(each.number, tags(each)),
         *_wide(console, [_digest(each, service) for service in SERVICES]),
-        *cells(each.configuration or None),
+        *cells(each.configuration if each.reached else None),
         Text(f"{each.at:%Y-%m-%d %H:%M}, {ago(now, each.at)} ago"),
         *cells(plain(each.by)),
         _outcome(each),
@@ -157,7 +157,10 @@ def _row(
 
 
 def tags(of: Release) -> str | None:
-    """`237c6b8`; where they differ a line for each: `api 237c6b8`. None: there is none."""
+    """`237c6b8`; where they differ a line for each: `api 237c6b8`; what was to be, where nothing
+    came of it. None: there is none."""
+    if not of.reached:
+        return plain(of.message.subject) or None
     called: dict[str, list[str]] = defaultdict(list)
     for service in SERVICES:
         if service in of.services:
@@ -169,7 +172,7 @@ def tags(of: Release) -> str | None:
 
 def _digest(each: Release, service: str) -> Text:
     image = each.services.get(service)
-    if image is None or not image.digest:
+    if image is None or not image.digest or not each.reached:
         return Text("-")
     style = _STYLES.get(each.states.get(service, "rolled"), "")
     return Text(image.digest.removeprefix("sha256:")[:_DIGITS], style)
@@ -189,7 +192,7 @@ def told(of: Release) -> str:
             words = f"failed: {states(of)}"
         case "rolled back":
             why = f": {of.rolled_back_because}" if of.rolled_back_because else ""
-            words = f"rolled back by {of.rolled_back_by}{why}"
+            words = f"{'' if of.well else 'failed, '}rolled back by {of.rolled_back_by}{why}"
         case "running":
             words = "under way"
         case "unreadable":
@@ -240,6 +243,7 @@ def document(stack: str, found: Sequence[Release], known: Known) -> dict[str, An
         return {
             "number": each.number,
             "outcome": each.outcome,
+            "well": each.well,
             "message": each.message.subject,
             "by": each.by,
             "startedAt": each.at.isoformat(),
