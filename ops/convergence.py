@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -165,7 +165,7 @@ def _rollout(
         ready=sum(each.new and each.ready for each in views),
         serving=sum(each.ready for each in views),
         left=_left(deployment, condition, now) if state == "rolling" and seen else None,
-        failing=bool(waiting) and all(each.failing for each in waiting) and state != "converged",
+        failing=bool(waiting) and all(each.failing for each in waiting) and state == "rolling",
         pods=tuple(views),
     )
 
@@ -346,7 +346,7 @@ class Watching:
         """Why the last look saw nothing; "" when it saw."""
         self._over, self._looked = threading.Event(), threading.Condition()
         self._looks = self._seen = 0  # begun, ended
-        self._told: dict[str, Any] = {}
+        self._told: dict[str, str] = {}
         self._live: Live | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -421,9 +421,10 @@ class Watching:
             said = f"{SILENT} ({self.silent})" if self.silent else "API answers again"
             self._console.print(Text(said), soft_wrap=True)
         for rollout in self.rollouts.values():
-            key = (rollout.state, rollout.ready, [(p.name, p.kind) for p in rollout.pods])
-            if self._told.get(rollout.service) != key:
-                self._told[rollout.service] = key
+            # The seconds of a boot are no change.
+            news = sentence(replace(rollout, pods=tuple(_still(pod) for pod in rollout.pods)))
+            if self._told.get(rollout.service) != news:
+                self._told[rollout.service] = news
                 self._console.print(Text(sentence(rollout)), soft_wrap=True)
 
 
@@ -436,9 +437,14 @@ def sentence(rollout: Rollout) -> str:
     ready = f"{rollout.service}: {rollout.ready} of {rollout.desired} ready"
     if rollout.state == "converged":
         return f"{ready}, converged"
-    word = "" if rollout.state == "rolling" else f", {rollout.state}"
+    word = ", failing again and again" if rollout.failing else ""
+    word = word if rollout.state == "rolling" else f", {rollout.state}"
     unready = [f"new pod {p.name} {p.said}" for p in rollout.pods if p.new and not p.ready]
     return f"{ready}{word}" + (f" ({'; '.join(unready)})" if unready else "")
+
+
+def _still(pod: Pod) -> Pod:
+    return replace(pod, said=pod.kind)
 
 
 def table(rollouts: Mapping[str, Rollout], silent: str = "") -> Table:
@@ -468,7 +474,7 @@ def _word(rollout: Rollout) -> str:
     old = rollout.serving - rollout.ready
     parts: list[str] = ["failing again and again" if rollout.failing else rollout.state]
     if old and not rollout.well:
-        parts.append(f"{old} of before still serve{'s' if old == 1 else ''}")
+        parts.append(f"{old} old still serve{'s' if old == 1 else ''}")
     if rollout.left is not None:
         parts.append(f"given up in {rollout.left:.0f} s")
     return ", ".join(parts)
