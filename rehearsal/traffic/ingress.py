@@ -17,6 +17,7 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from http import HTTPStatus
 from pathlib import Path
@@ -56,9 +57,17 @@ class Pods(Protocol):
     def behaviour(self, pod_ip: str) -> Behaviour: ...
 
 
-Built = Callable[[str], bool]
-"""Whether an image is of the home's own registry: then its pods are processes, else pretended.
-Of an image that is not known ("") too."""
+@dataclass(frozen=True)
+class Around:
+    """What a node's Traefik finds around it. `built`: whether an image is of the home's own
+    registry (its pods are processes, all others pretended); of one that is not known ("") too.
+    `on`: whether a node of that name has power. `edge`: the address that Cloudflare's stand-in asks
+    from, believed where the program's values believe Cloudflare's."""
+
+    pods: Pods
+    built: Callable[[str], bool]
+    on: Callable[[str], bool]
+    edge: str
 
 
 # --- what the API server says ----------------------------------------------------------------
@@ -126,15 +135,12 @@ class Mirror:
 
 
 class Ingress:
-    """Traefik of the node at `address`. `edge`: the address that Cloudflare's stand-in asks from;
-    it is believed where the program's values believe Cloudflare's. `stop` is the power button."""
+    """Traefik of the node at `address`. `stop` is the power button."""
 
-    def __init__(self, address: str, api: Api, pods: Pods, built: Built, edge: str) -> None:
+    def __init__(self, address: str, api: Api, around: Around) -> None:
         self.address = address
         self._api = api
-        self._pods = pods
-        self._built = built
-        self._edge = edge
+        self._around = around
         self._configuration = Configuration({}, (), ())
         self._tls = server_context(())
         self._listeners: dict[str, tuple[int, Listener]] = {}  # entry point → its port, and who
@@ -214,7 +220,7 @@ class Ingress:
         if not route.servers:
             return Answer.text(503, "no available server\n")
         server = self._next(route)
-        believed = configured.ports[entry_point].trusts and request.client == self._edge
+        believed = configured.ports[entry_point].trusts and request.client == self._around.edge
         headers = forwarded(request, believed=believed)
         answer = self._from(server, request, headers)
         return Answer(
@@ -229,12 +235,16 @@ class Ingress:
         return route.servers[next(turn) % len(route.servers)]
 
     def _from(self, server: Server, request: Request, headers: list[tuple[str, str]]) -> Answer:
-        if self._pods.behaviour(server.address).kind == "answers-500":
-            return self._in_its_place(server, 500)
-        at = self._pods.address(server.address, server.port)
-        if at is None and not self._built(self._image(server)):
-            return self._in_its_place(server, 200)
+        pods = self._around.pods
+        at = pods.address(server.address, server.port)
+        pretended = at is None and not self._around.built(self._image(server))
         try:
+            if not self._around.on(server.node):  # for which the real one waits 30 s
+                raise Failed("connect", f"{server.node} has no power")
+            if pods.behaviour(server.address).kind == "answers-500":
+                return self._in_its_place(server, 500)
+            if pretended:
+                return self._in_its_place(server, 200)
             if at is None:
                 raise Failed("refused", "no process listens there")
             return self._pool.send(at, request, headers)

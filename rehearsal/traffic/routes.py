@@ -32,13 +32,14 @@ CLOUDFLARE: Final = "173.245.48.0/20"
 
 @dataclass(frozen=True)
 class Server:
-    """One endpoint: where, and whose."""
+    """One endpoint: where, and whose. `uid`: the pod's."""
 
     address: str
     port: int
     namespace: str
     pod: str
     uid: str
+    node: str
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,12 @@ def _servers(namespace: str, backend: Object, objects: Objects) -> list[Server] 
                 pod = endpoint.get("targetRef") or {}
                 for address in endpoint["addresses"]:
                     found[address] = Server(
-                        address, number, namespace, pod.get("name", ""), pod.get("uid", "")
+                        address,
+                        number,
+                        namespace,
+                        pod.get("name", ""),
+                        pod.get("uid", ""),
+                        endpoint.get("nodeName") or "",
                     )
     return [found[address] for address in sorted(found)]
 

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from rehearsal.clouds.http import Store
+from rehearsal.clouds.machines import Machine
 from rehearsal.cluster.clients import Api
 from rehearsal.cluster.node import Status
 from rehearsal.home import Home
 from rehearsal.traffic.authority import edge_pair
 from rehearsal.traffic.edge import Edge
 from rehearsal.traffic.http import Listener
-from rehearsal.traffic.ingress import Built, Ingress, Pods
+from rehearsal.traffic.ingress import Around, Ingress, Pods
 
 LOOK_SECONDS: Final = 0.2  # between two looks at which nodes run
 
 
 class Node(Protocol):
+    machine: Machine
+
     @property
     def address(self) -> str: ...
 
@@ -49,13 +52,11 @@ class Way:
         store: Store,
         nodes: Nodes,
         pods: Pods,
-        built: Built,
+        built: Callable[[str], bool],
     ) -> None:
         self._nodes = nodes
-        self._pods = pods
-        self._built = built
         # The last address of the servers' own: what Cloudflare's networks are to a real server.
-        self._source = f"127.{block}.255.254"
+        self._around = Around(pods, built, self._is_on, edge=f"127.{block}.255.254")
         self._ingresses: dict[Node, Ingress] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -63,7 +64,7 @@ class Way:
         pair = edge_pair(home, zones)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(pair.crt, pair.key)
-        self._edge = Edge(store.snapshot, self.reach, self._source)
+        self._edge = Edge(store.snapshot, self.reach, self._around.edge)
         self._listener = Listener(self._edge, "127.0.0.1", port, lambda: context)
         self._thread = threading.Thread(target=self._live, name="way", daemon=True)
         self._thread.start()
@@ -81,6 +82,9 @@ class Way:
         self._thread.join()
         self._edge.close()
 
+    def _is_on(self, name: str) -> bool:
+        return any(node.machine.name == name for node in self._nodes.nodes())
+
     def _live(self) -> None:
         while not self._stopping.wait(LOOK_SECONDS):
             self._follow(self._nodes.nodes())
@@ -96,6 +100,4 @@ class Way:
             for node in on:
                 api = node.api()
                 if node not in self._ingresses and node.status().phase == "running" and api:
-                    self._ingresses[node] = Ingress(
-                        node.address, api, self._pods, self._built, self._source
-                    )
+                    self._ingresses[node] = Ingress(node.address, api, self._around)

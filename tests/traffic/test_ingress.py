@@ -21,7 +21,7 @@ from rehearsal.kubelet.behaviour import Behaviour
 from rehearsal.traffic import ingress as module
 from rehearsal.traffic.authority import self_signed
 from rehearsal.traffic.http import Answer, Listener, Request
-from rehearsal.traffic.ingress import WATCHED, Ingress, server_context
+from rehearsal.traffic.ingress import WATCHED, Around, Ingress, server_context
 from tests.traffic.test_routes import objects, ready, slice_of
 
 PATIENCE = 10.0
@@ -34,6 +34,7 @@ class World:
         self.objects: dict[str, list[Any]] = objects()
         self.images: dict[str, str] = {}  # by pod
         self.away = False
+        self.on = {"honeydue-1"}
         self.processes: dict[tuple[str, int], tuple[str, int]] = {}
         self.behaviours: dict[str, Behaviour] = {}
         self.requests: list[Request] = []
@@ -88,7 +89,12 @@ def stack() -> Iterator[ExitStack]:
 @pytest.fixture
 def node(world: World, stack: ExitStack) -> Ingress:
     # An address of its own in a block that no rehearsal takes: 80 and 443 are free there.
-    ingress = Ingress("127.63.0.1", _as_api(world), world, _built, "127.0.0.1")
+    return begin(world, stack, "127.63.0.1")
+
+
+def begin(world: World, stack: ExitStack, address: str, edge: str = "127.0.0.1") -> Ingress:
+    around = Around(world, _built, lambda name: name in world.on, edge)
+    ingress = Ingress(address, _as_api(world), around)
     stack.callback(ingress.stop)
     return ingress
 
@@ -137,8 +143,7 @@ def test_only_the_edge_is_believed_about_the_client(
     world.runs(stack, "10.42.0.5", "the api")
     ask(node)
     assert world.requests[-1].header("x-forwarded-for") == "203.0.113.9, 127.0.0.1"
-    stranger = Ingress("127.63.0.2", _as_api(world), world, _built, edge="127.63.255.254")
-    stack.callback(stranger.stop)
+    stranger = begin(world, stack, "127.63.0.2", edge="127.63.255.254")
     ask(stranger)
     assert world.requests[-1].header("x-forwarded-for") == "127.0.0.1"
     assert world.requests[-1].header("x-real-ip") == "127.0.0.1"
@@ -169,6 +174,17 @@ def test_a_pod_whose_process_is_gone_is_a_bad_gateway_and_never_answered_for(
     assert (ask(node).status_code, ask(node).text) == (502, "Bad Gateway")
     world.runs(stack, "10.42.0.5", "the api").stop()
     assert ask(node).status_code == 502
+
+
+def test_the_pods_of_a_node_without_power_do_not_answer_pretended_or_not(
+    world: World, node: Ingress, stack: ExitStack
+) -> None:
+    world.images["pod-10.42.0.5"] = "registry.honeydue.test/admin/honeydue-api@sha256:1"
+    assert ask(node).status_code == 200
+    world.on.clear()
+    assert (ask(node).status_code, ask(node).text) == (504, "Gateway Timeout")
+    world.runs(stack, "10.42.0.5", "the api")
+    assert ask(node).status_code == 504
 
 
 def test_the_statuses_of_no_route_and_no_pod_are_traefik_s(node: Ingress) -> None:
@@ -206,8 +222,7 @@ def test_nothing_listens_before_the_program_s_values_and_after_they_or_the_node_
     world: World, stack: ExitStack
 ) -> None:
     values, world.objects["helmchartconfigs"] = world.objects["helmchartconfigs"], []
-    node = Ingress("127.63.0.3", _as_api(world), world, _built, "127.0.0.1")
-    stack.callback(node.stop)
+    node = begin(world, stack, "127.63.0.3")
     time.sleep(0.2)  # several looks
     assert node.where(80) is None
     world.objects["helmchartconfigs"] = values
@@ -266,8 +281,7 @@ def test_strict_mode_serves_by_tls_alone(world: World, stack: ExitStack) -> None
     }
     world.objects = objects(tls=True, secrets=[secret])
     world.runs(stack, "10.42.0.5", "the api")
-    node = Ingress("127.63.0.4", _as_api(world), world, _built, "127.0.0.1")
-    stack.callback(node.stop)
+    node = begin(world, stack, "127.63.0.4")
     assert ask(node).status_code == 404
     trusting = ssl.create_default_context(cadata=chain.decode())
     trusting.verify_flags &= ~ssl.VERIFY_X509_STRICT  # it is its own authority

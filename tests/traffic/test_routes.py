@@ -63,6 +63,7 @@ def ready(address: str, **conditions: bool) -> dict[str, Any]:
     return {
         "addresses": [address],
         "conditions": {"ready": True, "serving": True, "terminating": False, **conditions},
+        "nodeName": "honeydue-1",
         "targetRef": {"kind": "Pod", "name": pod, "uid": pod},
     }
 
