@@ -9,7 +9,7 @@ STACK   ?= $(if $(shell command -v pulumi),prod,rehearsal)
 ENGINE   = $(if $(filter rehearsal,$(STACK)),$(BIN)/python -m rehearsal,pulumi)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse test test-program lint bench faults serve down reset kubeconfig
+.PHONY: help setup deploy rollback status rehearse test test-program lint bench faults serve down reset kubeconfig
 
 help: ## what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,15 @@ $(STAMP): requirements.txt requirements-ops.txt requirements-rehearsal.txt
 
 rehearse: $(STAMP) ## preview and deploy the whole production on this machine (IMAGES=1: with real images)
 	@$(BIN)/python -m rehearsal $(if $(IMAGES),--images)
+
+deploy: $(STAMP) ## release the application (SHA=237c6b8: an image that is there; SERVICE=api: it alone)
+	@$(BIN)/python -m ops deploy --stack $(STACK) $(if $(SHA),--sha $(SHA)) $(if $(SERVICE),--service $(SERVICE))
+
+rollback: $(STAMP) ## bring the last good release back (TO=12 or TO=1a2b3c4: that one; SERVICE=api: it alone)
+	@$(BIN)/python -m ops rollback --stack $(STACK) $(if $(TO),--to $(TO)) $(if $(SERVICE),--service $(SERVICE))
+
+status: $(STAMP) ## is production well, and if not, why
+	@$(BIN)/python -m ops status --stack $(STACK)
 
 test: $(STAMP) ## every test (starts a real Kubernetes, a registry and a builder)
 	@$(BIN)/python -m rehearsal.cluster.binaries

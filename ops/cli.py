@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -18,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from ops import change as changing
 from ops import (
     configuration,
     daily,
@@ -31,6 +33,7 @@ from ops import history as history_verb
 from ops.api import Api
 from ops.engine import Engine, Kind
 from ops.problems import Refused, refused
+from ops.rollout import Outcome
 from ops.watching import watch
 
 EXIT_CODES: Final = "Exit codes: 0 done; 1 refused, failed or answered with no; 2 wrong usage."
@@ -133,6 +136,127 @@ def asking(*, yes: bool, dry_run: bool) -> Callable[[str], bool]:
 def _need_terminal() -> None:
     if not sys.stdin.isatty():
         raise refused("without a terminal nobody can be asked", "pass --yes to go on")
+
+
+# --- deploying ----------------------------------------------------------------------------------
+
+RELEASE_EXIT_CODES: Final = (
+    "Exit codes: 0 done, or nothing to do; 1 refused, answered with no, or failed before anything "
+    "that runs was changed; 2 wrong usage; 3 failed, and rolled back: production runs the last "
+    "good release; 4 failed and not rolled back, or nobody can tell: read what it says; 130 Ctrl-C."
+)
+OneService = Annotated[
+    Rolled | None, typer.Option("--service", help="This one alone; the others stay what they are.")
+]
+TakeOver = Annotated[
+    bool,
+    typer.Option("--take-over", help="Also when another holds the lock, or a run left its own."),
+]
+
+
+@app.command(epilog=RELEASE_EXIT_CODES)
+def deploy(
+    *,
+    sha: Annotated[
+        str | None,
+        typer.Option("--sha", help="A commit whose images are in the registry; default: build."),
+    ] = None,
+    service: OneService = None,
+    point_of_no_return: Annotated[
+        str,
+        typer.Option(
+            "--point-of-no-return",
+            metavar="REASON",
+            help="A rollback to before this release is refused with REASON, unless told otherwise.",
+        ),
+    ] = "",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    take_over: TakeOver = False,
+    json: Json = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """Release the application: preflight, preview, roll, watch it, ask the final URLs.
+
+    api goes first: worker and admin roll only when it is healthy. When pods do not become ready
+    within Kubernetes' own ten minutes, or a URL does not answer, production goes back to the last
+    good release by itself, and so do the settings. A first boot that waits for the migration lock
+    (up to 240 s) is no failure. Whatever stops this verb, run it again: it goes on.
+    """
+    from ops import deploy as deploying  # noqa: PLC0415 - it loads the program: 0.6 s
+
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over, json=json)
+    outcome = deploying.deploy(
+        Engine.find(stack, engine),
+        how,
+        sha=sha,
+        service=service.value if service else None,
+        point_of_no_return=point_of_no_return,
+    )
+    _released(outcome, json=json)
+
+
+@app.command(epilog=RELEASE_EXIT_CODES)
+def rollback(
+    *,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="RELEASE|SHA",
+            help="A release's number, or a SHA; default: the last good one before what runs.",
+        ),
+    ] = None,
+    service: OneService = None,
+    past_point_of_no_return: Annotated[
+        bool,
+        typer.Option(
+            "--past-point-of-no-return", help="Although a migration cannot be undone: you know."
+        ),
+    ] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    take_over: TakeOver = False,
+    json: Json = False,
+    stack: Stack = None,
+    engine: Engines = None,
+) -> None:
+    """Bring an earlier release back, images and configuration, without a build.
+
+    Secrets stay what they are today. Refused, with what there is instead, when the release's images
+    are gone from the registry, when it failed, or when a point of no return lies between.
+    """
+    from ops import rollback as rolling_back  # noqa: PLC0415 - as for deploy
+
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over, json=json)
+    outcome = rolling_back.rollback(
+        Engine.find(stack, engine),
+        how,
+        to=to,
+        service=service.value if service else None,
+        past=past_point_of_no_return,
+    )
+    _released(outcome, json=json)
+
+
+def _how(*, dry_run: bool, yes: bool, take_over: bool, json: bool) -> changing.How:
+    if json and not (yes or dry_run):
+        raise typer.BadParameter("--json is for programs, which cannot be asked: add --yes")
+    return changing.How(
+        # The document alone stands on standard output.
+        console=Console(stderr=True, highlight=False, width=_PLAIN_WIDTH) if json else console(),
+        confirm=asking(yes=yes, dry_run=dry_run),
+        yes=yes,
+        dry_run=dry_run,
+        take_over=take_over,
+    )
+
+
+def _released(outcome: Outcome, *, json: bool) -> None:
+    if json:
+        print(dumps(changing.document(outcome), indent=2))
+    ended(outcome.code)
 
 
 # --- images -------------------------------------------------------------------------------------

@@ -60,12 +60,12 @@ Ended = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """Where a verb works. `api` None: there is no cluster yet."""
+    """Where a verb works. `api` None: there is no cluster yet. `lock` None: a dry run."""
 
     engine: Engine
     console: Console
     api: Api | None
-    lock: Lock
+    lock: Lock | None
     hide: Hide = field(repr=False)
 
 
@@ -86,7 +86,7 @@ class Attempt:
 
     `rolls`: service → what it is to run (None: not known), of those that roll or may; `surely`:
     those that do. `undo`: the settings as they were before. `back` None: there is no way back, and
-    `nowhere` says why."""
+    `nowhere` tells the operator."""
 
     message: Message
     rolls: Mapping[str, Image | None]
@@ -110,7 +110,7 @@ class Attempt:
 class Outcome:
     """How it ended. `because`: one line, "" when all is well. `release`: the number of the run,
     None when the engine recorded none. `back`: of the run that took it back. `said`: what was done
-    about a failure."""
+    about a failure. `went_back`: whether that was tried."""
 
     code: int
     ended: Ended
@@ -120,6 +120,8 @@ class Outcome:
     seconds: float = 0.0
     checked: Sequence[urls.Checked] = ()
     said: str = ""
+    went_back: bool = False
+    plan: Summary | None = None
     report: report.Report | None = None
 
 
@@ -138,6 +140,7 @@ def take_effect(ground: Ground, attempt: Attempt) -> Outcome:
             because=tried.because,
             release=tried.run,
             back=after.run if after else None,
+            went_back=after is not None,
             seconds=time.monotonic() - began,
             checked=(after or tried).checked,
             said=said,
@@ -154,7 +157,7 @@ def take_effect(ground: Ground, attempt: Attempt) -> Outcome:
         (tried.begun == frozenset(), UNCHANGED, "unchanged", _NOT_OURS),
         (tried.on_the_way, FAILED, "not known", _ON_THE_WAY),
         (tried.runs, FAILED, "failed", _ELSEWHERE),
-        (attempt.back is None, FAILED, "failed", f"Not rolled back: {attempt.nowhere}"),
+        (attempt.back is None, FAILED, "failed", attempt.nowhere),
     )
     if tried.undone:
         # The next `up` shall not try it again by itself, with whichever verb it comes.
@@ -166,6 +169,25 @@ def take_effect(ground: Ground, attempt: Attempt) -> Outcome:
     left = max(0.0, ROLLOUT_SECONDS - (time.monotonic() - began))
     tried = replace(tried, seen=tried.collect())
     return ended(*_go_back(ground, attempt.back, tried, ROLLOUT_SECONDS + left))
+
+
+def verify(ground: Ground) -> Outcome:
+    """Whether what runs is well, without changing anything."""
+    began = time.monotonic()
+    tried = _Tried(api=ground.api)
+    if ground.api is not None:
+        with Watching(ground.api, ground.console, SERVICES) as watching:
+            rollouts = watching.wait(ROLLOUT_SECONDS + GRACE)
+            tried = replace(tried, rollouts=rollouts, silent=watching.silent)
+    if not (tried.bad or tried.silent):
+        tried = replace(tried, checked=_check(ground))
+    return Outcome(
+        code=DONE if tried.well else UNCHANGED,
+        ended="nothing to do",
+        because=tried.because,
+        seconds=time.monotonic() - began,
+        checked=tried.checked,
+    )
 
 
 # --- one try ------------------------------------------------------------------------------------
@@ -473,7 +495,8 @@ def _go_back(
     if tried.run is not None:
         trailers[ROLLS_BACK] = str(tried.run)
     try:
-        ground.lock.assure()
+        if ground.lock is not None:
+            ground.lock.assure()
         back.restore()
     except Refused as cause:
         problem = cause.problems[0]
@@ -495,15 +518,13 @@ def _go_back(
     if again.interrupted:
         said = f"The rollback to {back.name} was stopped by Ctrl-C: the next `up` goes on with it"
         return INTERRUPTED, "interrupted", said, again
-    return FAILED, "failed", by_hand(back.name, back.release, again.because), again
+    said = f"The rollback to {back.name} failed too: {again.because}\n"
+    return FAILED, "failed", said + by_hand(back.release), again
 
 
-def by_hand(name: str, good: Release | None, because: str) -> str:
-    """What to do when the way back failed too."""
-    lines = [
-        f"The rollback to {name} failed too: {because}",
-        "  The settings name it, so when the cause is mended `up` (or the same rollback) ends it.",
-    ]
+def by_hand(good: Release | None) -> str:
+    """What mends production when the way back failed."""
+    lines = ["  The settings name it: when the cause is mended, the next `up` goes on with it."]
     if good is not None:
         lines += [
             f"  again    python -m ops rollback --to {good.number}",
