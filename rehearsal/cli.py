@@ -34,6 +34,7 @@ from rehearsal.engine.state import Backend
 from rehearsal.engine.values import Secret
 from rehearsal.graph import draw
 from rehearsal.home import REPOSITORY, Home
+from rehearsal.kubelet.behaviour import KINDS, Behaviour, behave, behaviour_file
 from rehearsal.lose import lose
 from rehearsal.registry.gitea import ForgeError
 from rehearsal.timeline import steps_of
@@ -124,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
         "--images", action="store_true", default=argparse.SUPPRESS, help="also registry and builder"
     )
     add("environment", environment, "start the stand-ins if need be; print where they are (JSON)")
-    add("edge", edge, "print where users come in, and who vouches for it (JSON)")
+    add("edge", edge, "print where users come in, who vouches for it, and who has the names (JSON)")
     add("down", down, "end every process, keep the state")
     add("reset", reset, "end every process, forget the state and the stand-ins' contents")
     graph_ = add("graph", graph, "draw the stack, its dependencies and its critical path (SVG)")
@@ -134,6 +135,10 @@ def parser() -> argparse.ArgumentParser:
     lose_.add_argument("what", choices=["server", "servers", "state"])
     lose_.add_argument("name", nargs="?", help="the server's name")
     add_stack(lose_)
+    help_ = "tell the pods that start from now on how to behave"
+    behave_ = add("behave", behave_verb, help_)
+    behave_.add_argument("whom", metavar="SERVICE-or-DIGEST")
+    behave_.add_argument("how", nargs="+", metavar="BEHAVIOUR", help=told_behaviours())
     return top
 
 
@@ -234,7 +239,12 @@ def environment(_options: argparse.Namespace, _console: Console) -> int:
 def edge(_options: argparse.Namespace, _console: Console) -> int:
     """Where the hosts of the zone are to be asked; the stand-ins need not be served for it."""
     home = Home.current()
-    at = {"address": f"127.0.0.1:{serve.place(home).edge}", "ca": str(home.edge_ca)}
+    place = serve.place(home)
+    at = {
+        "address": f"127.0.0.1:{place.edge}",
+        "ca": str(home.edge_ca),
+        "cloudflare": serve.environment(home)["CLOUDFLARE_BASE_URL"],
+    }
     print(json.dumps(at, indent=2))
     return 0
 
@@ -583,6 +593,24 @@ def reset(_options: argparse.Namespace, console: Console) -> int:
     home = Home.current()
     serve.reset(home)
     console.print(f"{home.root} is forgotten")
+    return 0
+
+
+def told_behaviours() -> str:
+    words = (f"{kind}{' SECONDS' * (kind == 'slow')}: {is_}" for kind, is_ in KINDS.items())
+    return "; ".join(words)
+
+
+def behave_verb(options: argparse.Namespace, console: Console) -> int:
+    try:
+        told = Behaviour.parse(options.how)
+        behave(behaviour_file(Home.current()), options.whom, told)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    console.print(f"{options.whom}: for pods that start from now on, {KINDS[told.kind]}")
+    if told.kind != "ok":
+        console.print(f"  to undo: python -m rehearsal behave {options.whom} ok")
     return 0
 
 

@@ -6,6 +6,8 @@
   nodes/<server id>/        one folder per server: its disk
   edge/                     what the user's way shows: an authority of the home's own, and its leaf
   registry/, app/           with IMAGES=1: Gitea, BuildKit, and the application's checkout
+  unpacked/                 with IMAGES=1: the images' files, one folder per digest
+  behaviour.json            which pods were told to misbehave
   images.yaml               with IMAGES=1: what differs from the repository's Pulumi.rehearsal.yaml
   serve.json                the serving process: pid, addresses, environment
   logs/                     one file per process

@@ -462,10 +462,10 @@ def reset(home: Home) -> None:
     from rehearsal.registry import service  # noqa: PLC0415 - see above
 
     service.forget(home)
-    edge, app = home.edge_ca.parent, home.root / "app"
-    for folder in (home.state, home.clouds, home.nodes, home.logs, edge, app):
+    edge, app, unpacked = home.edge_ca.parent, home.root / "app", home.root / "unpacked"
+    for folder in (home.state, home.clouds, home.nodes, home.logs, edge, app, unpacked):
         shutil.rmtree(folder, ignore_errors=True)
-    made = ("serve.lock", "images.yaml", "Pulumi.rehearsal.yaml")
+    made = ("serve.lock", "images.yaml", "Pulumi.rehearsal.yaml", "behaviour.json")
     for file in (home.serve_file, *(home.root / name for name in made)):
         file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not ours alone, or already gone: then it stays

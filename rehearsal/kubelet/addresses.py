@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from rehearsal.home import Home
-from rehearsal.kubelet.behaviour import Behaviour
+from rehearsal.kubelet.behaviour import Behaviour, behaviour_file
 
 Address = tuple[str, int]
 
@@ -42,7 +42,7 @@ class Kubelets:
 
     @property
     def behaviour_file(self) -> Path:
-        return self.home.root / "behaviour.json"
+        return behaviour_file(self.home)
 
     @property
     def unpacked(self) -> Path:

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rehearsal.home import Home
+
 NAME: Final = "app.kubernetes.io/name"
 KINDS: Final[Mapping[str, str]] = {
     "ok": "as its image does",
@@ -48,6 +50,10 @@ class Behaviour:
         if len(rest) != 1 or not re.fullmatch(r"\d+(\.\d+)?", rest[0]):
             raise ValueError("slow takes a number of seconds, as in: slow 240")
         return Behaviour(kind, float(rest[0]))
+
+
+def behaviour_file(home: Home) -> Path:
+    return home.root / "behaviour.json"
 
 
 def _load(file: Path) -> dict[str, Behaviour]:
