@@ -209,6 +209,16 @@ def test_what_the_settings_the_state_and_its_past_refer_to_stays(prod: World, op
     assert all(map(prod.shelf.pull, ("aaaaaaa", "bbbbbbb", "ccccccc", "eeeeeee")))
 
 
+def test_a_pin_of_the_settings_keeps_its_digest_and_its_tag(prod: World, ops: Ops) -> None:
+    """`rollback` writes it: a tag that points elsewhere meanwhile is not what it means."""
+    pinned = prod.shelf.registry.digest("admin/honeydue-api", "aaaaaaa") or ""
+    prod.say(images={"api": f"bbbbbbb@{pinned}"})
+    assert ops("prune", "--keep", "1", "--yes")[0] == 0
+    assert prod.shelf.pull(pinned)
+    assert prod.shelf.pull("bbbbbbb")
+    assert not prod.shelf.pull("ccccccc")
+
+
 def test_past_states_count_as_far_back_as_releases_are_kept(prod: World, ops: Ops) -> None:
     """Each update leaves a state for ever: if all counted, nothing that ran once would ever go."""
     prod.deployed_once(prod.reference("aaaaaaa"), at=1)
