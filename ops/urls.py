@@ -18,6 +18,7 @@ from typing import Any, Final
 import httpx
 from rich.console import Console
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from honeydue.kubernetes.catalogue import WORKLOADS
@@ -287,8 +288,10 @@ def show(checked: Sequence[Checked], console: Console) -> None:
     for each in checked:
         if not each.well:
             many = f" (asked {each.tries} times)" if each.tries > 1 else ""
-            console.print(Text("  ") + Text(f"{each.name}: {each.why}{many}", "red"))
-            console.print(Padding(Text.assemble(("do  ", "dim"), each.mend), (0, 0, 0, 4)))
+            grid = Table.grid(padding=(0, 2, 0, 0))
+            grid.add_row(Text(each.name, "red"), Text(f"{each.why}{many}", "red"))
+            grid.add_row(Text("do", "dim"), each.mend)
+            console.print(Padding(grid, (0, 0, 0, 2)))
 
 
 def rows(checked: Sequence[Checked]) -> Any:
