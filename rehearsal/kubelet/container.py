@@ -278,7 +278,7 @@ class Container:
         if self._kill_at < math.inf:
             if now >= self._kill_at:
                 running.kill()
-                return now + LEAST_GRACE
+                return now + 0.1  # it may take the kernel a moment
             if now >= self._term_at:
                 running.terminate()
                 self._term_at = math.inf
@@ -293,6 +293,9 @@ class Container:
             if probe is None or now < probe.at:
                 continue
             failure = running.probe(kind, probe.spec, now)
+            if failure and probe.early:
+                probe.begin()
+                continue
             if failure:
                 told = f"{kind.capitalize()} probe failed: {failure}"
                 self._tell("Warning", "Unhealthy", told)
@@ -365,20 +368,34 @@ class Container:
 class _Probe:
     """A probe's schedule and its last results in a row.
 
-    A real kubelet asks the first time within one period, at random; here after half a second, so
-    that a process that boots in no time is seen to."""
+    A kubelet asks the first time within one period, at random; here at the end of it, so that a
+    boot has all the time that the pod gives it. Half a second after the start it is asked once for
+    nothing: who boots in no time need not be waited for, and who does not has not failed."""
 
-    FIRST: Final = 0.5
+    EARLY: Final = 0.5
 
     def __init__(self, spec: Json, now: float) -> None:
         self.spec = spec
-        self.at = now + max(float(spec.get("initialDelaySeconds", 0)), self.FIRST)
+        self.early = True
+        begins = now + float(spec.get("initialDelaySeconds", 0))
+        self.at = begins + self.EARLY
+        self._first = begins + self._period
         self._passed = False
         self._in_a_row = 0
 
+    @property
+    def _period(self) -> float:
+        return float(self.spec.get("periodSeconds", 10))
+
+    def begin(self) -> None:
+        """From here on it counts."""
+        self.early = False
+        self.at = self._first
+
     def count(self, now: float, *, passed: bool) -> bool | None:
         """True or False once enough results in a row say so; else None: as before."""
-        self.at = now + float(self.spec.get("periodSeconds", 10))
+        self.early = False
+        self.at = now + self._period
         self._in_a_row = self._in_a_row + 1 if passed == self._passed else 1
         self._passed = passed
         wanted = self.spec.get("successThreshold", 1) if passed else 0
