@@ -62,6 +62,20 @@ def test_who_may_not_push_is_told_why(forge: Forge, who: str, kind: str, why: st
     assert "honeydue:registry.token" in caught.value.mend
 
 
+def test_whether_one_may_push_is_found_out_and_leaves_nothing_behind(forge: Forge) -> None:
+    with client(forge, forge.tokens.write) as registry:
+        registry.may_push("admin/honeydue-asked")
+        registry.may_push("admin/honeydue-asked")
+        assert registry.tags("admin/honeydue-asked") == []
+        with pytest.raises(RegistryError) as caught:
+            registry.may_push("nobody/honeydue-asked")
+        assert "honeydue:registry.namespace" in caught.value.mend
+    with client(forge, forge.tokens.read) as registry, pytest.raises(RegistryError) as caught:
+        registry.may_push("admin/honeydue-asked")
+    assert caught.value.kind == "scope"
+    assert "the token lacks write:package" in caught.value.why
+
+
 def test_a_tag_that_was_overwritten_ends_the_old_digest(forge: Forge) -> None:
     with client(forge, forge.tokens.write) as registry:
         before = push(registry, "overwritten")
