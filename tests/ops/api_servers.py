@@ -75,11 +75,13 @@ class Objects:
 
 
 class ApiServer:
-    """`status` other than 200: what it answers to everything; `readyz`: what it says of itself."""
+    """`status` other than 200: what it answers to everything; `readyz`: what it says of itself;
+    `refuses`: kinds that it lists for nobody."""
 
     def __init__(self, folder: Path, objects: Objects) -> None:
         self.status, self.readyz, self.delay = 200, READY, 0.0
         self.asked: list[str] = []
+        self.refuses: tuple[str, ...] = ()
         self.loses = ""  # the verb that it does, and dies before it has answered
         self.behind = 0.0  # seconds, of its clock
         self.released = threading.Event()  # cleared: followed logs do not end
@@ -99,6 +101,8 @@ class ApiServer:
                     self._answer(500 if failed else 200, server.readyz)
                 elif server.status != 200:
                     self._refuse(server.status, "etcdserver: no leader")
+                elif url.path.endswith(server.refuses):
+                    self._refuse(403, "forbidden")
                 elif url.path.endswith("/log"):
                     self._log(url.path.split("/")[-2], query)
                 elif (found := objects.one(url.path)) is not None:
