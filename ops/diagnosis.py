@@ -327,7 +327,7 @@ def diagnose(
         found += _replicaset(replicaset, told)
     for deployment in items(deployments):
         found += _deployment(deployment, bool(found))
-    hidden = [replace(each, said=_short(hide(each.said))) for each in _merged(found)]
+    hidden = [replace(each, said=short(hide(each.said))) for each in _merged(found)]
     return sorted(hidden, key=lambda each: (not each.grave, each.service, each.symptom))
 
 
@@ -787,7 +787,7 @@ def _merged(found: Sequence[Finding]) -> list[Finding]:
     return list(by.values())
 
 
-def _short(said: str) -> str:
+def short(said: str) -> str:
     """One line. What containers' runtimes repeat at each level is left out, and of what is still
     too long the middle: the cause stands last."""
     line = _DIGEST.sub(r"\1…", _REPEATED.sub("", " ".join(said.split())))

@@ -21,7 +21,7 @@ from honeydue.images.references import SERVICES, TAG_ANNOTATION
 from honeydue.kubernetes.catalogue import NAME
 from ops import urls
 from ops.api import NAMESPACE, Api
-from ops.diagnosis import Events, Finding, Json, ago, diagnose, dig, items, number, text
+from ops.diagnosis import Events, Finding, Json, ago, diagnose, dig, items, number, short, text
 from ops.plan import Image
 from ops.problems import Refused
 from ops.status import UNKNOWN_TEXT, digest_of, hide_of, image_of, last_lines
@@ -127,7 +127,7 @@ def collect(
         told = Events(lists.get("events", ()))
         events = {
             name: [
-                f"{each.reason}: {mask(' '.join(each.said.split()))[:200]}"
+                f"{each.reason}: {short(mask(each.said))}"
                 f" ({f'{each.times} times, ' if each.times > 1 else ''}{ago(at, each.when)} ago)"
                 for each in told.of(name)[-EVENTS:]
             ]
