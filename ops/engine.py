@@ -42,6 +42,7 @@ Kind = Literal["pulumi", "rehearsal"]
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 REHEARSAL: Final = "rehearsal"
+CLOUDFLARE: Final = "https://api.cloudflare.com/client/v4"
 _SECONDS: Final = 120.0  # for a child that only reads; the passphrase's key alone takes one
 _PLAN_SECONDS: Final = 900.0  # a preview asks vendors, and a slow one is no failure
 _HISTORY_PAGE: Final = 50
@@ -195,14 +196,18 @@ class Engine:
         """Every past run, newest first, each read when it is asked for."""
         return self._cloud_runs() if self._files is None else self._files.runs()
 
+    @property
+    def keeps_files(self) -> bool:
+        """Whether past runs are files on this machine, and many of them are read at once."""
+        return self._local is not None
+
     def edge(self) -> Edge | None:
         """In a rehearsal nobody's DNS knows the final URLs. None: the internet does."""
         said = os.environ.get("HONEYDUE_EDGE", "")
         if said:
             address, _, authority = said.partition(",")
         elif self.kind == "rehearsal":
-            found = self._json("edge", scoped=False)
-            address, authority = str(found["address"]), str(found["ca"])
+            address, authority = str(self._played["address"]), str(self._played["ca"])
         else:
             return None
         host, _, port = address.rpartition(":")
@@ -211,6 +216,12 @@ class Engine:
                 f"HONEYDUE_EDGE is {said!r}", 'HONEYDUE_EDGE="127.0.0.1:<port>,<file of the CA>"'
             )
         return Edge(host, int(port), authority)
+
+    def cloudflare(self) -> str:
+        """Where Cloudflare's API is asked. Unlike `environment` it starts nothing."""
+        if said := os.environ.get("CLOUDFLARE_BASE_URL", ""):
+            return said
+        return str(self._played["cloudflare"]) if self.kind == "rehearsal" else CLOUDFLARE
 
     def environment(self) -> dict[str, str]:
         """What the engine's own providers and builders see: vendors' addresses, the PATH. In a
@@ -266,6 +277,11 @@ class Engine:
                     "wait until it has ended, and run the same again",
                 )
         yield
+
+    @cached_property
+    def _played(self) -> dict[str, Any]:
+        """Where a rehearsal's stand-ins are, whether they are served or not."""
+        return dict(self._json("edge", scoped=False))
 
     @cached_property
     def project(self) -> str:

@@ -155,6 +155,12 @@ def held(
         lock.release(say)
 
 
+def told(api: Api) -> str:
+    """Who holds it, does what, and since when; "" when nobody does."""
+    lease = api.get(_PATH)
+    return _story(lease, api.now()) if dig(lease, "spec", "holderIdentity") else ""
+
+
 # --- taking -------------------------------------------------------------------------------------
 
 

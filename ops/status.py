@@ -16,13 +16,15 @@ import httpx
 
 from honeydue.images.references import SERVICES, TAG_ANNOTATION
 from honeydue.kubernetes.catalogue import NAME, REDIS
-from ops import certificates
+from ops import certificates, drift, lock
 from ops.api import NAMESPACE, Api, Health, Unanswered
 from ops.certificates import Certificate
 from ops.diagnosis import Finding, ago, diagnose, dig, is_ready, items, moment, number, text
-from ops.engine import REHEARSAL, Edge, Engine
+from ops.drift import Drift
+from ops.engine import REHEARSAL, Edge, Engine, resources_of
 from ops.masking import Hide, hiding, values_of
 from ops.problems import Problem, Refused
+from ops.releases import Release, current, releases
 from ops.urls import Checked, check
 
 _LISTS: Final = {
@@ -33,8 +35,11 @@ _LISTS: Final = {
     "replicasets": f"/apis/apps/v1/namespaces/{NAMESPACE}/replicasets",
     "statefulsets": f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets",
     "daemonsets": "/apis/apps/v1/namespaces/kube-system/daemonsets",
+    **drift.LISTS,
 }
+_AT_ONCE: Final = 7  # requests
 _WITH_LOGS: Final = 5  # findings whose last line of log is fetched
+_RELEASES: Final = 5  # that are looked through for the one that runs
 _URL_SECONDS: Final = 2.0  # a user would have left
 UNKNOWN_TEXT: Final = "[not shown: the secrets to mask in it cannot be read]"
 
@@ -51,7 +56,23 @@ class Stack:
     """Where the final URLs are asked; None: where DNS says."""
     unasked: str = ""
     """Why they are not asked at all."""
+    made: Sequence[Any] | None = None
+    """The resources that the last `up` left, whatever a refresh has found since."""
+    release: Release | None = None
+    """What runs. None: nothing yet, or it is costly to find out."""
+    cloudflare: str = ""
+    token: str | Refused = field(default="", repr=False)
+    """Cloudflare's; or why it is not known, which only matters where there are records."""
     unreadable: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """The stack's in DNS. `live`: None when they could not be asked for."""
+
+    made: Sequence[drift.Record] = ()
+    live: Sequence[Any] | None = None
+    unreadable: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +84,8 @@ class Cluster:
     findings: Sequence[Finding]
     logs: Mapping[Finding, str]
     """The last line that a pod of a finding wrote."""
+    lock: str = ""
+    """Who holds it."""
     unreadable: tuple[Problem, ...]
 
 
@@ -125,6 +148,11 @@ class Report:
     findings: Sequence[Finding]
     logs: Mapping[Finding, str]
     certificates: Sequence[Certificate]
+    records: Records
+    changed: Sequence[Drift] | None
+    """What is not as the last `up` left it. None: not compared."""
+    release: Release | None
+    lock: str
     last_up: str
     under_way: Sequence[str] | None
     """Who runs something on the stack now; None: not known."""
@@ -141,7 +169,7 @@ class Report:
 def read_stack(engine: Engine) -> Stack:
     """Each verb of the engine is a child process, and costs a part of a second."""
     unreadable: list[Problem] = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(10) as pool:
         outputs = pool.submit(engine.outputs)
         # Two at once would ask where the state is twice.
         pool.submit(engine.locate).exception()
@@ -149,6 +177,9 @@ def read_stack(engine: Engine) -> Stack:
         state = pool.submit(engine.last_state)
         holders = pool.submit(engine.holders)
         where = pool.submit(engine.edge)
+        config = pool.submit(engine.config)
+        release = pool.submit(_release, engine)
+        made = pool.submit(_made, engine, updates, state)
     edge, unasked = None, ""
     try:
         edge = where.result()
@@ -156,7 +187,16 @@ def read_stack(engine: Engine) -> Stack:
         unasked = cause.problems[0].what.splitlines()[-1]
         if engine.kind != REHEARSAL:  # it can be played without an edge
             unreadable += cause.problems
+    token: str | Refused = ""
+    try:
+        token = text(config.result().get("cloudflareToken"))
+    except Refused as cause:
+        token = cause
     return Stack(
+        made=_got(made, []),
+        release=_got(release, []),  # what cannot be read is told by `updates` and `state`
+        cloudflare=engine.cloudflare(),
+        token=token,
         edge=edge,
         unasked=unasked,
         outputs=_got(outputs, unreadable),
@@ -165,6 +205,43 @@ def read_stack(engine: Engine) -> Stack:
         holders=_got(holders, unreadable),
         unreadable=tuple(dict.fromkeys(unreadable)),
     )
+
+
+def _made(engine: Engine, updates: Future[Any], state: Future[Any]) -> Sequence[Any] | None:
+    """A refresh writes what it finds into the state, so that `up` takes it back: what was found
+    by then is none the less as nobody wants it."""
+    newest = next(iter(updates.result()), None)
+    if dig(newest, "kind") == "refresh":
+        try:
+            last = next((each for each in engine.runs() if each.kind == "update"), None)
+            return resources_of(last.checkpoint()) if last is not None else None
+        except Refused:  # a bucket lists no past states
+            return resources_of(state.result() or {})
+    return resources_of(state.result() or {})
+
+
+def _release(engine: Engine) -> Release | None:
+    if not engine.keeps_files:  # each past state is a process of a second
+        return None
+    return current(releases(engine.runs(), limit=_RELEASES))
+
+
+def read_records(stack: Stack) -> Records:
+    """Never raises Refused: that stands in `unreadable`."""
+    made = drift.records_in(stack.made or ())
+    if not made:
+        return Records()
+    try:
+        if isinstance(stack.token, Refused):
+            raise stack.token
+        live = [
+            each
+            for zone in dict.fromkeys(record.zone for record in made)
+            for each in drift.records_of(zone, base=stack.cloudflare, token=stack.token)
+        ]
+    except Refused as cause:
+        return Records(made=made, unreadable=cause.problems)
+    return Records(made=made, live=live)
 
 
 def read_cluster(engine: Engine, stack: Stack, now: datetime) -> Cluster:
@@ -177,12 +254,16 @@ def read_cluster(engine: Engine, stack: Stack, now: datetime) -> Cluster:
         api = Api.of(engine, stack.outputs)
     except Refused as cause:
         return Cluster(health=(), lists=None, findings=(), logs={}, unreadable=cause.problems)
-    with api, ThreadPoolExecutor(max_workers=len(_LISTS)) as pool:
+    # More at once would be more handshakes with the one that is asked.
+    with api, ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         health = list(pool.map(api.health, api.nodes))
         api.prefer([each.node for each in health if not each.fault])
         asked = {name: pool.submit(api.list, path) for name, path in _LISTS.items()}
+        holder = pool.submit(lock.told, api)
         lists = {name: _got(found, unreadable) for name, found in asked.items()}
         known = {name: found for name, found in lists.items() if found is not None}
+        # Of the Secrets only that they are there.
+        known["secrets"] = [{"metadata": dig(x, "metadata")} for x in known.get("secrets", ())]
 
         def findings(hide: Hide) -> list[Finding]:
             names = ("pods", "events", "deployments", "replicasets")
@@ -203,6 +284,7 @@ def read_cluster(engine: Engine, stack: Stack, now: datetime) -> Cluster:
         lists=known or None,
         findings=found,
         logs=logs,
+        lock=_got(holder, unreadable) or "",
         unreadable=tuple(dict.fromkeys(unreadable)),
     )
 
@@ -268,11 +350,18 @@ def last_lines(api: Api, pod: Any, hide: Hide, count: int) -> list[str]:
 
 
 def judge(
-    engine: Engine, stack: Stack, cluster: Cluster, now: datetime, urls: Sequence[Checked] = ()
+    engine: Engine,
+    stack: Stack,
+    cluster: Cluster,
+    now: datetime,
+    *,
+    urls: Sequence[Checked],
+    records: Records,
 ) -> Report:
     lists = cluster.lists or {}
     outputs = stack.outputs or {}
-    problems = [*stack.unreadable, *cluster.unreadable]
+    problems = [*stack.unreadable, *cluster.unreadable, *records.unreadable]
+    changed = _changed(engine, stack, cluster, records)
     nodes, etcd, broken = members(outputs, cluster)
     services = [_service(name, outputs, lists, stack.holders or ()) for name in SERVICES]
     around = _around(lists, rehearsed=engine.kind == REHEARSAL)
@@ -290,7 +379,10 @@ def judge(
     problems += broken
     if "deployments" in lists:
         explained = {each.service for each in cluster.findings}
-        problems += [wrong for each in services for wrong in _wrong(each, explained)]
+        told = {each.what for each in changed or () if each.said.startswith("image ")}
+        again = drift.again(engine)
+        for each in services:
+            problems += _wrong(each, explained, again if each.name not in told else "")
         problems += [Problem(f"{x.name}: {x}", x.mend) for x in around if not x.well]
     problems += [
         Problem(f"the certificate {each.name} ends in {_until(each.ends, now)}", each.mend)
@@ -298,6 +390,7 @@ def judge(
         if each.ends - now < certificates.SOON
     ]
     problems += [Problem(f"{x.url}: {x.why}", x.mend) for x in urls if not x.well]
+    problems += drift.problems(changed or (), now)
     last, failed = _last_up(stack.updates, now)
     return Report(
         stack=engine.stack,
@@ -311,10 +404,26 @@ def judge(
         findings=cluster.findings,
         logs=cluster.logs,
         certificates=ends,
+        records=records,
+        changed=changed,
+        release=stack.release,
+        lock=cluster.lock,
         last_up=last,
         under_way=stack.holders,
         problems=tuple(problems + failed),
     )
+
+
+def _changed(
+    engine: Engine, stack: Stack, cluster: Cluster, records: Records
+) -> list[Drift] | None:
+    """While somebody deploys, the world is on its way from one state to the next."""
+    busy = cluster.lock if stack.holders is None else stack.holders
+    if stack.made is None or busy:
+        return None
+    again = drift.again(engine)
+    found = drift.of_records(records.made, records.live, again) if records.live is not None else []
+    return found + drift.of_objects(stack.made, cluster.lists or {}, again)
 
 
 def members(
@@ -463,8 +572,9 @@ def _service(
     )
 
 
-def _wrong(service: Service, explained: set[str]) -> list[Problem]:
-    """`explained`: the services that a finding is about, be it that they boot."""
+def _wrong(service: Service, explained: set[str], again: str) -> list[Problem]:
+    """`explained`: the services that a finding is about, be it that they boot. `again`: what makes
+    them run the release; "" where that is told already."""
     name, found = service.name, []
     if service.condition == "missing":
         found.append(Problem(f"{name}: there is no Deployment of it", "`up` makes it anew"))
@@ -482,12 +592,12 @@ def _wrong(service: Service, explained: set[str]) -> list[Problem]:
                 f"python -m ops logs {name}",
             )
         )
-    if service.wanted and service.runs and service.wanted != service.runs:
+    if again and service.wanted and service.runs and service.wanted != service.runs:
         found.append(
             Problem(
                 f"{name}: runs {_brief(service.runs)}, the release is {_brief(service.wanted)}: "
                 "somebody changed it by hand, or the last `up` did not end",
-                "`up` brings the release back; python -m ops deploy makes a new one",
+                f"{again} brings the release back; python -m ops deploy makes a new one",
             )
         )
     return found
@@ -572,17 +682,20 @@ Read = Callable[[], Report]
 
 def reading(engine: Engine, *, every: int = 10) -> Read:
     """What `--watch` asks again and again. The engine, a process per verb, only each tenth time."""
-    asked, stack = 0, None
+    asked, stack, records = 0, None, Records()
 
     def read() -> Report:
-        nonlocal asked, stack
-        if stack is None or asked % every == 0:
+        nonlocal asked, stack, records
+        anew = stack is None or asked % every == 0
+        if stack is None or anew:
             stack = read_stack(engine)
         asked += 1
         now = datetime.now(UTC)
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(2) as pool:
             urls = pool.submit(read_urls, stack)
+            names = pool.submit(read_records, stack) if anew else None
             cluster = read_cluster(engine, stack, now)
-        return judge(engine, stack, cluster, now, urls.result())
+        records = names.result() if names is not None else records
+        return judge(engine, stack, cluster, now, urls=urls.result(), records=records)
 
     return read

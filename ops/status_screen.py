@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.diagnosis import Finding, ago
+from ops.drift import newest
+from ops.releases import Release
 from ops.status import Node, Report, Service
 from ops.urls import Checked
 from ops.urls import document as urls_document
@@ -69,6 +71,10 @@ def _facts(report: Report) -> Table:
         )
     else:
         facts.add_row("certificates", "not known")
+    facts.add_row("records", _records(report))
+    facts.add_row("drift", _drift(report))
+    if report.release is not None:
+        facts.add_row("release", _release(report, report.release))
     facts.add_row("last up", report.last_up)
     if report.unasked:
         facts.add_row("URLs", f"not asked: {report.unasked}")
@@ -76,7 +82,38 @@ def _facts(report: Report) -> Table:
         facts.add_row("under way", "not known")
     for holder in report.under_way or ():
         facts.add_row("under way", Text(f"a run by {holder}", style=WAITING))
+    if report.lock:
+        facts.add_row("lock", Text(report.lock, style=WAITING))
     return facts
+
+
+def _records(report: Report) -> Text:
+    made, live = report.records.made, report.records.live
+    if not made:
+        return Text("none are the stack's")
+    if live is None:
+        return Text(f"{len(made)}; what Cloudflare has is not known", WAITING)
+    at = newest(made, live)
+    age = f"; the youngest change is {ago(report.at, at)} old" if at is not None else ""
+    return Text(f"{len(made)} in Cloudflare's DNS{age}")
+
+
+def _drift(report: Report) -> Text:
+    if report.changed is None:
+        why = "a run is under way" if report.under_way or report.lock else "the state is not known"
+        return Text(f"not compared: {why}", WAITING)
+    things = list(dict.fromkeys(each.what for each in report.changed))
+    if not things:
+        return Text("none")
+    since = min((each.since for each in report.changed if each.since), default=None)
+    age = f", the first {ago(report.at, since)} ago" if since is not None else ""
+    are = "thing is" if len(things) == 1 else "things are"
+    return Text(f"{len(things)} {are} not as the last `up` left them{age}", BAD)
+
+
+def _release(report: Report, release: Release) -> str:
+    outcome = "" if release.outcome == "succeeded" else f" {release.outcome}"
+    return f"{release}{outcome}, {ago(report.at, release.at)} ago, by {release.by}"
 
 
 def _node(report: Report) -> Any:
@@ -195,6 +232,31 @@ def document(report: Report) -> dict[str, Any]:
         "certificates": [
             {"name": each.name, "ends": each.ends.isoformat()} for each in report.certificates
         ],
+        "records": _records_document(report),
+        "drift": None
+        if report.changed is None
+        else [
+            {
+                "what": each.what,
+                "said": each.said,
+                "how": each.how,
+                "since": each.since.isoformat() if each.since else None,
+                "do": each.mend,
+            }
+            for each in report.changed
+        ],
+        "release": None if report.release is None else report.release.number,
+        "lock": report.lock or None,
         "lastUp": report.last_up,
         "underWay": None if report.under_way is None else list(report.under_way),
+    }
+
+
+def _records_document(report: Report) -> dict[str, Any]:
+    made, live = report.records.made, report.records.live
+    at = newest(made, live or ())
+    return {
+        "made": len(made),
+        "asked": live is not None,
+        "lastChange": at.isoformat() if at is not None else None,
     }

@@ -65,14 +65,16 @@ class Production:
                 "nodes": {name: {} for name in self.nodes.servers},
             },
             "stack_history": [  # of a state elsewhere than in a folder, as `stack_export`
-                {"kind": "refresh", "result": "failed"},
+                {"version": 2, "kind": "refresh", "result": "failed"},
                 {
+                    "version": 1,
                     "kind": "update",
                     "startTime": f"{self.begun:%Y-%m-%dT%H:%M:%S.000Z}",
                     "result": "succeeded",
                     "resourceChanges": {"same": 90, "update": 1},
                 },
             ],
+            "config": {"honeydue:cloudflareToken": {"value": "not asked for", "secret": True}},
             "stack_export": state(server_ca="2036-11-20T00:00:00Z"),
         }
         self.say()
@@ -161,6 +163,8 @@ def test_a_healthy_production_is_one_calm_screen(prod: Production, ops: Ops) -> 
         "redis 1/1 ready",
         "traefik 3/3 ready",
         next(line for line in lines if line.startswith("certificates 4; the first to end: hon")),
+        "records none are the stack's",
+        "drift none",
         f"last up succeeded, 5 h ago ({prod.begun:%Y-%m-%d %H:%M} UTC): 1 update",
         "Node State etcd API server",
         next(line for line in lines if line.startswith("honeydue-1 Ready ")),
