@@ -1,4 +1,4 @@
-"""`python -m bench [preview|growth|makespan|release]`: measures, and writes docs/benchmarks.md.
+"""`python -m bench [preview|growth|makespan|release|hammer]`: measures, writes docs/benchmarks.md.
 
 Every figure is a ratio of two runs of one session on one machine, because seconds say more about
 the machine than about the program. What was measured is kept in docs/benchmarks.json, so that one
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import release
+from bench import hammer, release
 from bench.page import page
 from bench.vendor import write_project
 from rehearsal import images, serve
@@ -50,7 +50,7 @@ def main() -> int:
         os.environ["HONEYDUE_REHEARSAL_HOME"] = str(home.root)
         try:
             for name in (options.part,) if options.part else PARTS:
-                if name == "release" and (reason := images.why_not()):
+                if name in WITH_IMAGES and (reason := images.why_not()):
                     print(f"not measuring {name}: {reason}", flush=True)
                     continue
                 print(f"measuring {name}", flush=True)
@@ -176,6 +176,14 @@ def release_(scratch: Path, options: argparse.Namespace) -> Figures:
     return release.measure(home, scratch, options.rounds)
 
 
+def hammer_(_scratch: Path, _options: argparse.Namespace) -> Figures:
+    """What users notice of a rollout of api, and of its rollback."""
+    home = Home.current()
+    serve.reset(home)
+    _world(home)
+    return hammer.measure(home)
+
+
 def _world(home: Home) -> None:
     serve.ensure_serving(home)
     os.environ.update(serve.environment(home))
@@ -200,7 +208,9 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "makespan": makespan,
     "growth": growth,
     "release": release_,
+    "hammer": hammer_,
 }
+WITH_IMAGES = ("release", "hammer")
 
 if __name__ == "__main__":
     sys.exit(main())

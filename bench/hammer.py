@@ -1,14 +1,17 @@
 """A request hammer on the user's way: what became of every single request, and who answered it.
 
-`hammering(edge, host)` runs beside whatever happens meanwhile; `python -m bench hammer` measures a
-rollout and a rollback of api with real images. Requests are asked at a steady rate, half of them on
-connections of their own, as a new user's, half on kept ones, as a browser's; none is asked twice.
+`hammering(edge, host)` runs beside whatever happens meanwhile; `measure` is what `python -m bench
+hammer` does: a rollout and a rollback of api with real images. Requests are asked at a steady rate,
+half of them on connections of their own, as a new user's, half on kept ones, as a browser's; none
+is asked twice.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import ssl
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,15 +19,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import yaml
+
+from bench.release import said
+from rehearsal import images, serve
+from rehearsal.home import REPOSITORY, Home
 
 PATH: Final = "/api/version"
 RATE: Final = 60.0  # requests a second, all workers together
 WORKERS: Final = 8
 PATIENCE: Final = 30.0  # seconds for one answer
-BEFORE_AND_AFTER: Final = 3.0  # seconds of hammering on either side of what is measured
+HOST: Final = "api.honeydue.test"
+QUIET_SECONDS: Final = 20.0  # of hammering while nothing happens, for comparison
+AROUND_SECONDS: Final = 3.0  # of hammering on either side of a rollout
 
 
 @dataclass(frozen=True)
@@ -135,4 +146,63 @@ def _ask(client: httpx.Client, url: str, host: str, *, began: float, kept: bool)
         version=str(body.get("binary") or body.get("image") or ""),
         error="" if answer.status_code == 200 else answer.headers.get("X-Rehearsal", answer.text),
         kept=kept,
+    )
+
+
+# --- the benchmark ---
+
+
+def measure(home: Home) -> dict[str, Any]:
+    """What users notice: of nothing, of a rollout of api, and of its rollback."""
+    print("  a registry, a builder and the production", flush=True)
+    images.turn_on(home, lambda _line: None)
+    _up(home)
+    checkout = images.app_folder(home)
+    first = said(["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]).strip()
+    edge = Edge.of(serve.environment(home))
+    found = {}
+    with hammering(edge, HOST) as quiet:
+        time.sleep(QUIET_SECONDS)
+    found["quiet"] = figures(quiet)
+    with (checkout / "api" / "main.go").open("a") as out:
+        out.write('func init() { println("hammered") }\n')
+    who = ("-c", "user.name=bench", "-c", "user.email=bench@honeydue.test")
+    said(["git", "-C", str(checkout), *who, "commit", "-qam", "Hammered", "--no-gpg-sign"])
+    found["rollout"] = figures(_through_an_up(home, edge))
+    own = images.own_settings(home)
+    settings = yaml.safe_load(own.read_text())
+    settings["config"]["honeydue:images"] = {"api": first}
+    own.write_text(yaml.safe_dump(settings))
+    found["rollback"] = figures(_through_an_up(home, edge))
+    for name, each in found.items():
+        print(f"  {name}: {each}", flush=True)
+    return found
+
+
+def figures(found: Hammered) -> dict[str, Any]:
+    return {
+        "sent": found.sent,
+        "failed": len(found.failed),
+        "lost": found.lost,
+        "median": found.milliseconds(0.5),
+        "p99": found.milliseconds(0.99),
+        "gap": found.longest_gap(),
+        "pods": len(found.by("pod").keys() - {""}),
+        "versions": len(found.by("version").keys() - {""}),
+    }
+
+
+def _through_an_up(home: Home, edge: Edge) -> Hammered:
+    with hammering(edge, HOST) as found:
+        time.sleep(AROUND_SECONDS)
+        _up(home)
+        time.sleep(AROUND_SECONDS)
+    return found
+
+
+def _up(home: Home) -> None:
+    said(
+        [sys.executable, "-m", "rehearsal", "up", "--yes", "--skip-preview"],
+        os.environ | {"HONEYDUE_REHEARSAL_HOME": str(home.root)},
+        Path(REPOSITORY),
     )

@@ -25,6 +25,8 @@ time. "Before" was measured once, as `docs/benchmarks.json` says, at the commit 
         parts.append(_makespan(kept["makespan"]))
     if "release" in kept:
         parts.append(_release(kept["release"]))
+    if "hammer" in kept:
+        parts.append(_hammer(kept["hammer"]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -228,3 +230,37 @@ base images as build arguments; there is no Docker, so login asks the registry a
 does and notes the token in a configuration file of its own, which logout deletes. The Deployments
 by hand are copies in a second namespace, without requests for memory and CPU, since the nodes have
 room for one production; there the admission policy, which refuses tags, is not in force."""
+
+
+def _hammer(now: Figures) -> str:
+    quiet = now["quiet"]
+    names = {
+        "quiet": "nothing",
+        "rollout": "api rolled out: a commit, built, scanned, signed",
+        "rollback": "api rolled back to the image before",
+    }
+
+    def row(name: str) -> str:
+        at = now[name]
+        return (
+            f"| {names[name]} | {at['sent']:,} | **{at['failed'] + at['lost']}** | "
+            f"{at['median'] / quiet['median']:.1f} | {at['p99'] / quiet['p99']:.1f} | "
+            f"{at['gap'] / quiet['gap']:.1f} | {at['pods']} | {at['versions']} |"
+        )
+
+    return f"""## What users notice of a rollout
+
+`python -m bench hammer`: requests at a steady rate over the user's way, half of them on connections
+of their own, none asked twice, while `up` runs beside them on the same two processors. A request
+fails unless it is answered with 200; one without any answer is counted too. Times are ratios to the
+same hammer while nothing happens; `gap` is the longest time without a good answer.
+
+| meanwhile | requests | failed | median | 99 % | gap | pods that answered | versions |
+|---|---|---|---|---|---|---|---|
+{chr(10).join(map(row, names))}
+
+Real: the api's Go processes and how they drain, the rollout by Kubernetes' own controllers, probes,
+preStop and grace period, TLS and HTTP. Played: Cloudflare's edge and Traefik (two seconds between
+configurations, as the real one), and the way from a node to a pod, without kube-proxy or a pod
+network. Builds and engine share the processors with the users here, which is what the ratios show:
+in production they do not."""
