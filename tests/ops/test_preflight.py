@@ -27,6 +27,7 @@ from ops.engine import Engine
 from ops.preflight import Asked, Check, check, free_on, refuse, show
 from ops.problems import Refused
 from ops.quantities import quantity
+from ops.quantities import quantity
 from rehearsal.clouds.cloudflare import Cloudflare
 from rehearsal.clouds.faults import Fault
 from rehearsal.clouds.hetzner import Hetzner
@@ -277,6 +278,15 @@ def test_everything_that_is_wrong_is_told_at_once_and_side_by_side(world: World)
     assert checks["cluster"].outcome == "ok"
 
 
+def test_a_check_is_not_said_to_take_the_time_in_which_it_waits_for_the_settings(
+    world: World,
+) -> None:
+    world.answers["config"] = {"shell": "sleep 1; echo {}"}
+    checks = world.check()
+    assert checks["passphrase"].seconds >= 1
+    assert checks["registry"].seconds < 0.5
+
+
 # --- settings -----------------------------------------------------------------------------------
 
 
@@ -310,7 +320,7 @@ def test_no_passphrase(world: World) -> None:
     world.answers = {"config": {"error": said}, "stack_output": {"error": said}}
     assert world.fails("passphrase") == (
         "there is no passphrase to open this stack's secrets with\n"
-        "    mend   export PULUMI_CONFIG_PASSPHRASE_FILE=<the file that it stands in>"
+        "    mend   export PULUMI_CONFIG_PASSPHRASE_FILE=<the file it stands in>"
     )
 
 
@@ -460,6 +470,16 @@ def test_an_image_that_was_pruned(world: World) -> None:
     )
     world.config["images"]["worker"] = "237c6b8"
     assert world.check()["images"].outcome == "ok"
+
+
+def test_a_rehearsal_without_a_registry_is_not_refused_for_it(world: World) -> None:
+    world.config["registry"]["server"] = "registry.honeydue.test"
+    checks = world.check()
+    refuse(list(checks.values()))
+    assert checks["registry"].said == checks["images"].said
+    assert checks["images"].said == (
+        "registry.honeydue.test is a rehearsal's, which plays no registry without IMAGES=1"
+    )
 
 
 # --- vendors ------------------------------------------------------------------------------------
