@@ -120,6 +120,10 @@ class Kubelet:
     def _list(self) -> str:
         found = self.api.get(f"/api/v1/pods?{self._selected}") or {}
         there = {pod["metadata"]["uid"]: pod for pod in found["items"]}
+        with self._lock:  # what ran keeps its address: nobody else may get it first
+            for uid, pod in there.items():
+                if ip := (pod.get("status") or {}).get("podIP"):
+                    self._addresses.setdefault(uid, ip)
         for pod in there.values():
             self._see(pod)
         for pod in self._all():
@@ -167,6 +171,7 @@ class Kubelet:
                 ended = status.get("phase") in ("Succeeded", "Failed")
                 leaves = "deletionTimestamp" in pod["metadata"]
                 if self._off.is_set() or (ended and not leaves):
+                    self._addresses.pop(uid, None)
                     return
                 found = bool(status.get("containerStatuses"))
                 self._pods[uid] = Pod(pod, self, found=found).start()
@@ -193,11 +198,8 @@ class Kubelet:
                 raise NoAnswer(f"the node {self.name} has no podCIDR yet")
             self._network = ipaddress.IPv4Network(cidr)
         uid = pod["metadata"]["uid"]
-        kept = (pod.get("status") or {}).get("podIP", "")
         with self._lock:
             taken = set(self._addresses.values())
-            if kept and kept not in taken and ipaddress.IPv4Address(kept) in self._network:
-                self._addresses[uid] = kept
             while uid not in self._addresses:
                 # One after the other, as CNI's host-local: an address comes again late. The first
                 # is the bridge's.

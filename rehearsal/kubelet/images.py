@@ -95,15 +95,15 @@ class Images:
                     f'"{image}": no match for platform in manifest: not found'
                 )
             manifest = self._manifest(registry, digest, image)
-        config = json.loads(self._blob(registry, manifest["config"]["digest"]).read_bytes())
-        layers = [self._blob(registry, layer["digest"]) for layer in manifest["layers"]]
-        with _UNPACKING:
-            if not self.root(image).is_dir():
-                unpack(layers, self.root(image))
         self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
+            blobs = Path(scratch)
+            config = json.loads(_blob(registry, manifest["config"]["digest"], blobs).read_bytes())
+            layers = [_blob(registry, layer["digest"], blobs) for layer in manifest["layers"]]
+            with _UNPACKING:
+                if not self.root(image).is_dir():
+                    unpack(layers, self.root(image))
         self._note(image).write_text(json.dumps(config.get("config") or {}))
-        for layer in layers:
-            layer.unlink()
         return sum(int(layer["size"]) for layer in manifest["layers"])
 
     @staticmethod
@@ -114,23 +114,23 @@ class Images:
         found: Json = json.loads(answer.body)
         return found
 
-    def _blob(self, registry: Registry, digest: str) -> Path:
-        """A file with its verified bytes, to be deleted by the caller."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        hash_ = hashlib.sha256()
-        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".blob", delete=False) as out:
-            for piece in registry.blob(digest):
-                hash_.update(piece)
-                out.write(piece)
-        got = f"sha256:{hash_.hexdigest()}"
-        if got != digest:
-            Path(out.name).unlink()
-            raise PullFailed(
-                "rpc error: code = FailedPrecondition desc = failed commit on ref "
-                f'"layer-{digest}": unexpected commit digest {got}, expected {digest}: failed '
-                "precondition"
-            )
-        return Path(out.name)
+
+def _blob(registry: Registry, digest: str, folder: Path) -> Path:
+    """A file with its verified bytes. Raises PullFailed."""
+    hash_ = hashlib.sha256()
+    file = folder / digest.rpartition(":")[2]
+    with file.open("wb") as out:
+        for piece in registry.blob(digest):
+            hash_.update(piece)
+            out.write(piece)
+    got = f"sha256:{hash_.hexdigest()}"
+    if got != digest:
+        raise PullFailed(
+            "rpc error: code = FailedPrecondition desc = failed commit on ref "
+            f'"layer-{digest}": unexpected commit digest {got}, expected {digest}: failed '
+            "precondition"
+        )
+    return file
 
 
 def _in_containerds_words(

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -27,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 RETRY: Final = 1.0  # seconds until an API server that did not answer is asked again
 MOUNT_RETRY: Final = 2.0
-GONE: Final = (404, 409)  # no such pod any more; another one under its name
+END_SECONDS: Final = 2.0  # for a thread to see that the node is off; what it ran is ended before
+GONE: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)  # no such pod; another by its name
 
 
 class NodeSide(Protocol):
@@ -93,11 +95,13 @@ class Pod:
         self._changed.set()
 
     def power_off(self) -> None:
+        """At once, also while its thread waits for an API server that loses its power too."""
         self._off.set()
         self._changed.set()
+        self._abandon()
 
     def join(self) -> None:
-        self._thread.join()
+        self._thread.join(END_SECONDS)
 
     def container(self, name: str) -> Container | None:
         return next((c for c in (*self._containers, *self._inits) if c.name == name), None)
@@ -111,13 +115,16 @@ class Pod:
         try:
             self._until_ended()
         finally:
-            for each in (*self._inits, *self._containers):
-                each.abandon()
+            self._abandon()
             if self._ip:
                 self._node.kubelets.vanish(self._ip)
             if not self._off.is_set():
                 shutil.rmtree(self._node.folder(self.pod), ignore_errors=True)
             self._node.left(self.pod)
+
+    def _abandon(self) -> None:
+        for each in (*self._inits, *self._containers):
+            each.abandon()
 
     def _until_ended(self) -> None:
         while not self._off.is_set() and not self._gone:
@@ -130,9 +137,9 @@ class Pod:
                 self._report(self.status(now))
                 self._tell_all()
             except Refused as refusal:
-                if refusal.status == 404:
-                    return
-                at = now + RETRY
+                # The Node authorizer hears of a pod a moment after us: until then what the pod
+                # names is forbidden.
+                at = now + (RETRY / 4 if refusal.status == HTTPStatus.FORBIDDEN else RETRY)
             except NoAnswer:
                 at = now + RETRY
             except Exception:  # one pod that we cannot play must not silence the others

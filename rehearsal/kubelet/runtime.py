@@ -132,6 +132,7 @@ class Process:
     def _run(
         self, command: list[str], env: dict[str, str], cwd: Path, log: Path, pid_file: Path
     ) -> None:
+        log.touch()
         try:
             child = subprocess.Popen(
                 dying_with_parent(command),
