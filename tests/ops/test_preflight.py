@@ -27,7 +27,6 @@ from ops.engine import Engine
 from ops.preflight import Asked, Check, check, free_on, refuse, show
 from ops.problems import Refused
 from ops.quantities import quantity
-from ops.quantities import quantity
 from rehearsal.clouds.cloudflare import Cloudflare
 from rehearsal.clouds.faults import Fault
 from rehearsal.clouds.hetzner import Hetzner
