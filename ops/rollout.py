@@ -168,7 +168,7 @@ def take_effect(ground: Ground, attempt: Attempt) -> Outcome:
     assert attempt.back is not None  # the last case
     left = max(0.0, ROLLOUT_SECONDS - (time.monotonic() - began))
     tried = replace(tried, seen=tried.collect())
-    return ended(*_go_back(ground, attempt.back, tried, ROLLOUT_SECONDS + left))
+    return ended(*_go_back(ground, attempt, attempt.back, tried, ROLLOUT_SECONDS + left))
 
 
 def verify(ground: Ground) -> Outcome:
@@ -289,7 +289,10 @@ def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Trie
         def watch() -> Watching | None:
             if watching is not None or tried.api is None or not services:
                 return watching
-            return shown.enter_context(Watching(tried.api, ground.console, services))
+            # Where there was no cluster, nothing that is there now was there before.
+            known = None if ground.api is not None else dict[str, str]()
+            made = Watching(tried.api, ground.console, services, before=known)
+            return shown.enter_context(made)
 
         def line(said: str) -> None:
             hidden = ground.hide(said)
@@ -484,12 +487,12 @@ _ELSEWHERE: Final = (
 
 
 def _go_back(
-    ground: Ground, back: Back, tried: _Tried, budget: float
+    ground: Ground, attempt: Attempt, back: Back, tried: _Tried, budget: float
 ) -> tuple[int, Ended, str, _Tried]:
     """(exit code, how it ended, what was done, what was seen afterwards)"""
     console = ground.console
     console.print()
-    console.print(Text("FAILED ", "bold red") + Text(f"{tried.phase}: {tried.because}", "red"))
+    console.print(Text(f"{tried.phase} failed: {tried.because}", "red"), soft_wrap=True)
     console.print(f"Rolling back to {back.name}, for at most {span(budget)}\n", soft_wrap=True)
     trailers = {BY: operator(), **back.message.trailers, BECAUSE: tried.because}
     if tried.run is not None:
@@ -513,8 +516,13 @@ def _go_back(
         ),
         budget,
     )
+    kept = [service for service in attempt.rolls if service not in (tried.begun or ())]
+    gate = ""
+    if kept and any(each.service == "api" for each in tried.bad):
+        gate = f". api goes first: {' and '.join(kept)} never rolled"
     if again.well:
-        return ROLLED_BACK, "rolled back", f"Rolled back: production runs {back.name} again", again
+        said = f"Rolled back: production runs {back.name} again{gate}"
+        return ROLLED_BACK, "rolled back", said, again
     if again.interrupted:
         said = f"The rollback to {back.name} was stopped by Ctrl-C: the next `up` goes on with it"
         return INTERRUPTED, "interrupted", said, again
