@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,7 @@ from tests.ops.kubernetes_json import (
     well,
 )
 from tests.ops.pulumi import Pulumi
+from tests.ops.test_urls import URLS, Front
 
 Ops = Callable[..., tuple[int, str]]
 PASSWORD = "hunter2-canary-password"
@@ -443,3 +445,90 @@ def test_it_takes_less_than_a_second(ops: Ops) -> None:
         return time.monotonic() - began
 
     assert min(seconds() for _ in range(3)) < 1.0
+
+
+# --- the final URLs -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def front(prod: Production, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
+    """What users reach, and where the stack's `urls` are asked."""
+    (tmp_path / "front").mkdir()
+    made = Front(tmp_path / "front").start()
+    monkeypatch.setenv("HONEYDUE_EDGE", f"{made.edge.host}:{made.edge.port},{made.edge.ca}")
+    prod.answers["stack_output"]["urls"] = URLS
+    prod.say()
+    yield made
+    made.stop()
+
+
+def test_every_final_url_has_its_row(front: Front, ops: Ops) -> None:
+    code, read = ops("status")
+    assert code == 0
+    lines = squeezed(read)
+    rows = lines[lines.index("URL Status Latency") + 1 :]
+    assert [row.split()[:2] for row in rows] == [
+        ["https://api.honeydue.test/api/health/", "200"],
+        ["https://admin.honeydue.test/", "200"],
+        ["https://honeydue.test/", "200"],
+    ]
+    assert all(row.split()[3] == "ms" for row in rows)
+    assert {host for host, _ in front.asked} == {
+        "api.honeydue.test",
+        "admin.honeydue.test",
+        "honeydue.test",
+    }
+    assert len(front.asked) == 3  # once each, and no question about the version
+
+
+def test_a_url_that_fails_makes_production_unhealthy_although_every_pod_is_well(
+    front: Front, ops: Ops
+) -> None:
+    front.says["/api/health/"] = (522, {}, "")
+    code, read = ops("status")
+    assert code == 1
+    told = squeezed(read)
+    assert told[told.index("What is wrong") + 1 :] == [
+        "https://api.honeydue.test/api/health/: 522: Cloudflare reaches no node in time: they are "
+        "down, or the firewall does not know Cloudflare's addresses",
+        "do python -m ops status shows nodes and Traefik; `up` renews the firewall's list of "
+        "Cloudflare's addresses",
+    ]
+
+
+def test_a_url_that_does_not_answer_holds_the_status_up_for_two_seconds_at_most(
+    front: Front, ops: Ops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ops.status._URL_SECONDS", 0.2)
+    late = threading.Event()
+    front.says["/"] = lambda: late.wait(5) and None
+    began = time.monotonic()
+    code, read = ops("status")
+    took = time.monotonic() - began
+    late.set()
+    assert code == 1
+    assert "no answer within" in read
+    assert took < 4
+
+
+def test_a_wrong_place_of_the_edge_is_named(
+    front: Front, ops: Ops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HONEYDUE_EDGE", "somewhere")
+    code, read = ops("status")
+    assert code == 1
+    assert "HONEYDUE_EDGE is 'somewhere'" in read
+    assert front.asked == []
+    monkeypatch.setenv("HONEYDUE_EDGE", "127.0.0.1:1,/nowhere/ca.pem")
+    code, read = ops("status")
+    assert code == 1
+    assert "the CA of the edge cannot be read: /nowhere/ca.pem" in read
+
+
+def test_programs_read_the_urls_too(front: Front, ops: Ops) -> None:
+    front.says["/api/health/"] = (503, {}, "")
+    code, read = ops("status", "--json")
+    told = {each["name"]: each for each in json.loads(read)["urls"]}
+    assert code == 1
+    assert (told["api"]["ok"], told["api"]["status"]) == (False, 503)
+    assert (told["admin"]["ok"], told["admin"]["status"]) == (True, 200)
