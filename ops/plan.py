@@ -366,6 +366,8 @@ _DANGEROUS: Final = (
 
 def _danger(step: Json) -> Problem | None:
     kind, verb, name = _type(step), _verb(step), _name(step)
+    if verb == "delete" and kind.startswith("pulumi:providers:docker"):
+        return None  # a rollback builds nothing: the builder's provider goes, its images stay
     if verb in ("replace", "delete"):
         for pattern, what, mend in _DANGEROUS:
             if re.match(pattern, kind):

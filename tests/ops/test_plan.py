@@ -205,6 +205,11 @@ def test_what_must_not_be_lost_is_a_danger_when_it_would_be(kind: str, op: str) 
     assert danger.mend.startswith("answer no")
 
 
+def test_a_rollback_builds_nothing_and_that_is_no_danger() -> None:
+    told = document(step("delete", "pulumi:providers:docker-build", "docker-build"))
+    assert read(told, changed=None).dangers == ()
+
+
 @pytest.mark.parametrize(
     "kind",
     [
