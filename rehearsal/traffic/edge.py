@@ -112,7 +112,7 @@ class Edge:
         self._reach = reach
         self._source = source
         self._turns = itertools.count()
-        self._pools: dict[tuple[str, str], Pool] = {}  # by mode and authorities; plain: two empty
+        self._pools: dict[tuple[str, ...], Pool] = {}  # by host and trust; empty: plain http
         self._lock = threading.Lock()
         self._known: tuple[float, State] | None = None
 
@@ -165,13 +165,13 @@ class Edge:
             ("CF-Connecting-IP", request.client),
             ("CF-Ray", ray),
         ]
-        pool = self._pool(*((site.ssl, site.authorities) if secure else ("", "")))
-        return pool.send(self._reach(address, 443 if secure else 80), request, headers)
+        key = (request.host, site.ssl, site.authorities) if secure else ()
+        return self._pool(*key).send(self._reach(address, 443 if secure else 80), request, headers)
 
-    def _pool(self, mode: str, authorities: str) -> Pool:
+    def _pool(self, *key: str) -> Pool:
+        """One for each host that is asked by TLS: each has to show its own certificate."""
         with self._lock:
-            found = self._pools.get((mode, authorities))
+            found = self._pools.get(key)
             if found is None:
-                context = trust(mode, authorities) if mode else None
-                found = self._pools[mode, authorities] = Pool(context, self._source)
+                found = self._pools[key] = Pool(trust(*key[1:]) if key else None, self._source)
             return found

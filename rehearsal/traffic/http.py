@@ -233,7 +233,7 @@ class Pool:
         asking twice is harmless: so does Go's transport, and with it Traefik."""
         try:
             return self._send(to, request, headers)
-        except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError) as error:
+        except (httpcore.ProtocolError, httpcore.ReadError, httpcore.WriteError) as error:
             if request.body or request.method not in REPEATABLE:
                 raise Failed("broken", error) from None
         try:

@@ -34,10 +34,12 @@ def store(
     }
 
 
-def record(content: str, *, type: str = "A", proxied: bool = True) -> dict[str, Any]:
+def record(
+    content: str, *, name: str = "api", type: str = "A", proxied: bool = True
+) -> dict[str, Any]:
     return {
         "zone_id": ZONE,
-        "name": "api.example.org",
+        "name": f"{name}.example.org",
         "type": type,
         "content": content,
         "proxied": proxied,
@@ -298,8 +300,10 @@ def test_strict_asks_by_tls_and_demands_the_origin_ca_s_certificate_for_the_host
     authorities, context = origin_ca
     at = record("127.80.0.1")
     origins.add("127.80.0.1", 443, tls=context("api.example.org"))
-    strict = visit(store(at, authorities=authorities, ssl="strict"))
+    another = record("127.80.0.1", name="admin")
+    strict = visit(store(at, another, authorities=authorities, ssl="strict"))
     assert strict().status_code == 200
+    assert strict(host="admin.example.org").status_code == 526  # though a connection is open
     assert origins.requests[-1][1].tls
 
     nobody = visit(store(at, ssl="strict"))()
