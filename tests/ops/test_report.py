@@ -236,6 +236,14 @@ def test_a_cluster_that_does_not_answer_is_said_and_not_hidden(prod: Production)
     assert report.document(told)["notAsked"].startswith("no API server answers")
 
 
+def test_what_was_only_stopped_is_not_called_a_failure(prod: Production) -> None:
+    told = failed(prod, phase="", outcome="Stopped by Ctrl-C, and nothing was rolled back.")
+    said = read(told)
+    assert "FAILED" not in said
+    assert said.startswith("Stopped by Ctrl-C, and nothing was rolled back.")
+    assert report.document(told)["phase"] in ("", None)
+
+
 # --- what comes next ----------------------------------------------------------------------------
 
 

@@ -187,6 +187,17 @@ def test_the_logs_that_help_are_those_of_the_service_that_answers(front: Front) 
     assert (admin.mend, landing.mend) == ("python -m ops logs admin", "python -m ops logs api")
 
 
+@pytest.mark.parametrize(
+    ("status", "on_the_way"),
+    [(521, True), (526, True), (530, True), (520, False), (524, False), (502, False), (500, False)],
+)
+def test_what_cannot_be_the_applications_fault_is_told_apart(
+    front: Front, status: int, on_the_way: bool
+) -> None:
+    front.says["/api/health/"] = (status, {}, "")
+    assert api(front).on_the_way is on_the_way
+
+
 # --- redirects ----------------------------------------------------------------------------------
 
 
