@@ -401,7 +401,8 @@ class FakeApi(Api):
             return {"items": copy.deepcopy([*self._of.objects.get(name, {}).values()])}
         things = self._of.objects.setdefault(kind, {})
         if verb == "GET":
-            return copy.deepcopy(things.get(name))
+            there: Json | None = copy.deepcopy(things.get(name))
+            return there
         self._version += 1
         if verb == "DELETE":
             gone: Json | None = things.pop(name, None)
@@ -417,7 +418,8 @@ class FakeApi(Api):
         fresh = copy.deepcopy(change)
         fresh["metadata"] |= {"resourceVersion": str(self._version), "uid": f"uid-{name}"}
         things[name] = fresh
-        return copy.deepcopy(fresh)
+        kept: Json = copy.deepcopy(fresh)
+        return kept
 
     @contextmanager
     def stream(self, path: str, **query: str) -> Iterator[Iterator[str]]:
