@@ -378,9 +378,9 @@ class _Place:
     def label(self) -> str:
         """`replicas`, `resources.limits.memory`, `env PORT`."""
         path = list(self.path)
-        for begin in ("spec", "template", "spec", "containers", self.what):
-            if path[:1] == [begin] and len(path) > 1:
-                path.pop(0)
+        for begin in (["spec"], ["template", "spec"], ["containers", self.what]):
+            if path[: len(begin)] == begin and len(path) > len(begin):
+                path = path[len(begin) :]
         if path[0] in _KEYS and len(path) > 1:
             path[:2] = [f"{path[0]} {path[1]}"]
         return ".".join(path)
@@ -402,7 +402,7 @@ class _Place:
         return Drift(what=self.what, said=said, how=how, since=since, mend=self.again)
 
     def added(self, owner: _Owner) -> Drift:
-        """No `up` takes it away: it is nothing that the program has ever set."""
+        """An `up` that changes nothing else of the object leaves it: the program never set it."""
         kind, _, name = self.what.rpartition(" ")
         edit = f"kubectl -n {NAMESPACE} edit {(kind or 'deployment').lower()} {name}"
         return Drift(
