@@ -31,6 +31,7 @@ from rehearsal.kubelet.probes import ask, probed_port, refused
 
 Json = dict[str, Any]
 
+LOOPBACK: Final = "127.0.0.1"
 CRASH_SECONDS: Final = 0.5  # how long one lives that was told to crash
 _PROBE_503: Final = "HTTP probe failed with statuscode: 503"
 
@@ -90,12 +91,13 @@ class PodRuntime:
         declared, port = _port(spec), 0
         if declared:
             # All pods of all nodes share one network here, so each process gets a port of its own
-            # in place of the one that its image and its pod agree on.
+            # in place of the one that its image and its pod agree on. HOST is the example
+            # application's word; a program that does not know it listens on every address.
             port = _free_port()
-            env["PORT"] = str(port)
+            env |= {"PORT": str(port), "HOST": LOOPBACK}
         cwd = root / (config.get("WorkingDir") or "/").lstrip("/")
         process = Process([str(program), *command[1:]], env, cwd, log, self.pid_file(name))
-        return _Real(self, spec, process, declared, ("127.0.0.1", port), now)
+        return _Real(self, spec, process, declared, (LOOPBACK, port), now)
 
     def _runs(self, image: str) -> bool:
         return self.real(image)
@@ -265,9 +267,12 @@ class Pretended:
         self._pod = pod
         self._began = now
         self._told_to_end = False
-        self.probes: Collection[str] = {"slow": ("startup",), "never-ready": ("readiness",)}.get(
-            behaviour.kind, ()
-        )
+        asked: dict[str, Collection[str]] = {
+            "slow": ("startup",),
+            "never-ready": ("readiness",),
+            "crashes": ("startup", "readiness"),
+        }
+        self.probes = asked.get(behaviour.kind, ())
         works_once = any(
             owner["kind"] == "Job" for owner in pod["metadata"].get("ownerReferences") or ()
         )
@@ -285,7 +290,8 @@ class Pretended:
         return self._code if now >= self.ends_at else None
 
     def probe(self, kind: str, probe: Json, now: float) -> str:  # noqa: ARG002 - as above
-        if kind == "startup" and now >= self._began + self._behaviour.seconds:
+        slow = self._behaviour.kind == "slow"
+        if slow and kind == "startup" and now >= self._began + self._behaviour.seconds:
             return ""
         return _PROBE_503
 

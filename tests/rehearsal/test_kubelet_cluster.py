@@ -230,7 +230,7 @@ def test_an_image_of_another_registry_is_pretended_and_ready_within_seconds(worl
 
 def test_what_was_told_to_crash_is_in_a_crash_loop_and_its_log_says_so(world: World) -> None:
     world.behave("loops", "crashes")
-    name = world.pod("loops")
+    name = world.pod("loops", **SERVES)
     world.until(lambda: world.waiting(name).get("reason") == "CrashLoopBackOff", name)
     status, uid = world.status(name), world.seen(name)["metadata"]["uid"]
     assert re.fullmatch(
@@ -304,6 +304,7 @@ def test_the_example_api_runs_answers_and_is_told_to_end(world: World, api_image
     stamp, _, said = lines[0].partition(" ")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", stamp)
     assert json.loads(said)["service"] == "api"
+    assert f'"address":"{at[0]}:{at[1]}"' in world.log(name), "on loopback, and nowhere else"
 
     asked = time.monotonic()
     world.delete(name)

@@ -41,7 +41,8 @@ func run(ctx context.Context, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+	// All addresses, unless HOST names one: a rehearsal listens on loopback only.
+	listener, err := net.Listen("tcp", net.JoinHostPort(os.Getenv("HOST"), strconv.Itoa(port)))
 	if err != nil {
 		return err
 	}
