@@ -24,6 +24,7 @@ from ops.images_table import GOES, megabytes, table
 from ops.packages import Packages
 from ops.problems import Problem, Refused, refused
 from ops.references import newest, references_in
+from ops.releases import Release, releases
 from ops.retention import SETTLED, Reference, Retention, Version, retain
 
 Source = Callable[[], Mapping[Reference, str]]
@@ -40,6 +41,7 @@ def sources(engine: Engine, keep: int) -> tuple[Source, ...]:
         lambda: dict.fromkeys(references_in(engine.state()), RECORDED),
         # One state per update and for ever: without a bound nothing that ran once would ever go.
         lambda: dict.fromkeys(newest(map(references_in, engine.history()), keep), RECORDED),
+        lambda: dict.fromkeys(_released(releases(engine.runs(), limit=keep)), RECORDED),
     )
 
 
@@ -72,7 +74,7 @@ def survey(
             for reference, reason in answer.result().items():
                 references.setdefault(reference, reason)
         except Refused as cause:
-            unknown += cause.problems
+            unknown += (problem for problem in cause.problems if problem not in unknown)
     decided = retain(listing.versions, references, keep=keep, now=listing.now, settled=settled)
     return Survey(decided, tuple(unknown), listing.now)
 
@@ -212,6 +214,17 @@ def _configured(config: Mapping[str, Any]) -> frozenset[Reference]:
         for service, pin in given
         for name in str(pin).split("@")
     )
+
+
+def _released(listed: Iterable[Release]) -> frozenset[Reference]:
+    """What `ops releases` offers to go back to. The past states nearly say so too: they also count
+    what a killed run left and a refresh found, which is no release."""
+    found: set[Reference] = set()
+    for release in listed:
+        if release.problem is not None:
+            raise Refused(release.problem)
+        found |= references_in([image.reference for image in release.services.values()])
+    return frozenset(found)
 
 
 # --- what the operator reads --------------------------------------------------------------------
