@@ -217,6 +217,7 @@ def _showing(console: Console, hide: Hide | None) -> Show:
 
 def _run(path: Path, release: str, folder: Path, show: Show, seconds: float) -> _Ended:
     last: deque[str] = deque(maxlen=_LAST)
+    limit, in_time = time.monotonic() + seconds, True
     # Files and no pipes: a hook need not read what it gets, nor end together with what it starts.
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as told:
         given.write(release.encode() + b"\n")
@@ -234,8 +235,6 @@ def _run(path: Path, release: str, folder: Path, show: Show, seconds: float) -> 
             )
         except OSError as cause:
             return _not_begun(path, cause)
-        limit = time.monotonic() + seconds
-        in_time = True
         try:
             for line in _lines(told, child):
                 if line is not None:

@@ -353,7 +353,8 @@ class _Preflight:
             _skip_unplayed(given["server"])
         try:
             with _registry(given) as registry:
-                registry.tags(path_of(given["namespace"], SERVICES[0]))
+                for service in SERVICES:
+                    registry.tags(path_of(given["namespace"], service))
                 for service in pushes:
                     registry.may_push(path_of(given["namespace"], service))
         except RegistryError as cause:

@@ -282,8 +282,7 @@ def test_a_check_is_not_said_to_take_the_time_in_which_it_waits_for_the_settings
 ) -> None:
     world.answers["config"] = {"shell": "sleep 1; echo {}"}
     checks = world.check()
-    assert checks["passphrase"].seconds >= 1
-    assert checks["registry"].seconds < 0.5
+    assert checks["registry"].seconds < 1 <= checks["passphrase"].seconds
 
 
 # --- settings -----------------------------------------------------------------------------------
@@ -510,8 +509,8 @@ def test_a_vendor_that_cannot_be_reached(
 def test_a_vendor_that_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "SECONDS", 0.5)
     world.cloudflare.app.faults.inject(Fault("timeout", seconds=2, times=None))
-    said = world.fails("cloudflare")
-    assert ": no answer within 0.5 s\n" in said
+    # Of the others nothing is said: on a busy machine half a second may be too short for them too.
+    assert world.check()["cloudflare"].said.endswith(": no answer within 0.5 s")
 
 
 def test_a_token_of_cloudflare_that_is_wrong(world: World) -> None:
@@ -675,8 +674,9 @@ def test_a_check_that_does_not_end_is_told_and_left(
     over = threading.Event()
     monkeypatch.setattr(Engine, "holders", lambda _self: over.wait(20) and [])
     began = time.monotonic()
-    assert world.fails("other runs") == (
+    (problem,) = world.check()["other runs"].problems
+    assert str(problem) == (
         "other runs: not done within 3 s\n    mend   run the same again; python -m ops status"
     )
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 15
     over.set()
