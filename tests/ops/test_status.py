@@ -19,6 +19,8 @@ from ops.api import Api
 from ops.cli import main
 from ops.engine import Engine
 from ops.problems import Refused
+from rehearsal.clouds.cloudflare import Cloudflare
+from rehearsal.clouds.http import Listener
 from rehearsal.engine.state import Backend
 from tests.ops.api_servers import Nodes
 from tests.ops.kubernetes_json import (
@@ -29,6 +31,7 @@ from tests.ops.kubernetes_json import (
     crashing,
     deployed,
     image,
+    manifest,
     node,
     pod,
     well,
@@ -532,3 +535,165 @@ def test_programs_read_the_urls_too(front: Front, ops: Ops) -> None:
     assert code == 1
     assert (told["api"]["ok"], told["api"]["status"]) == (False, 503)
     assert (told["admin"]["ok"], told["admin"]["status"]) == (True, 200)
+
+
+# --- records, drift, release, lock --------------------------------------------------------------
+
+ZONE = "0123456789abcdef0123456789abcdef"
+TOKEN = "canary-" + "0" * 33
+
+
+class Cloud:
+    """Cloudflare's stand-in, and a stack that has made a record for each of two nodes, and api."""
+
+    def __init__(self, prod: Production, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cloud = Cloudflare(prod.folder / "cloudflare.json", TOKEN, {ZONE: "honeydue.test"})
+        self.listener = Listener(self.cloud.wsgi_app).start()
+        monkeypatch.setenv("CLOUDFLARE_BASE_URL", f"{self.listener.url}/client/v4")
+        resources = prod.answers["stack_export"]["deployment"]["resources"]
+        for number in (1, 2):
+            inputs = {
+                "zoneId": ZONE,
+                "type": "A",
+                "name": "api.honeydue.test",
+                "content": f"192.0.2.{number}",
+                "proxied": True,
+            }
+            kind = "cloudflare:index/dnsRecord:DnsRecord"
+            resources.append({"type": kind, "id": f"{number:032x}", "inputs": inputs})
+            self.change(number, **inputs)
+        kind = "kubernetes:apps/v1:Deployment"
+        resources.append({"type": kind, "urn": "api", "inputs": manifest("api")})
+        prod.answers["config"] = {"honeydue:cloudflareToken": {"value": TOKEN, "secret": True}}
+        prod.say()
+
+    def change(self, number: int, **fields: Any) -> None:
+        made = f"{datetime.now(UTC) - timedelta(hours=3):%Y-%m-%dT%H:%M:%SZ}"
+        with self.cloud.app.store.transaction() as state:
+            old = state["records"].get(f"{number:032x}", {"created_on": made, "modified_on": made})
+            new = {"id": f"{number:032x}", "zone_id": ZONE, "zone_name": "honeydue.test"}
+            state["records"][f"{number:032x}"] = {**old, **new, **fields}
+
+    def lose(self, number: int) -> None:
+        with self.cloud.app.store.transaction() as state:
+            del state["records"][f"{number:032x}"]
+
+
+@pytest.fixture
+def cloud(prod: Production, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    made = Cloud(prod, monkeypatch)
+    yield made
+    made.listener.stop()
+
+
+AGAIN = "pulumi refresh --stack prod && PULUMI_K8S_ENABLE_PATCH_FORCE=true pulumi up --stack prod"
+
+
+@pytest.mark.usefixtures("cloud")
+def test_records_and_the_cluster_are_as_the_last_up_left_them(ops: Ops) -> None:
+    code, read = ops("status")
+    lines = squeezed(read)
+    assert code == 0, read
+    assert "records 2 in Cloudflare's DNS; the youngest change is 3 h old" in lines
+    assert "drift none" in lines
+    assert TOKEN not in read
+
+
+def test_what_was_changed_by_hand_is_told_old_and_new_with_what_takes_it_back(
+    prod: Production, cloud: Cloud, ops: Ops
+) -> None:
+    cloud.change(1, content="198.51.100.9")
+    cloud.lose(2)
+    prod.deployment("api", spec={"replicas": 1})
+    edited = {
+        "manager": "kubectl-edit",
+        "time": f"{datetime.now(UTC) - timedelta(minutes=20):%Y-%m-%dT%H:%M:%SZ}",
+        "fieldsV1": {"f:spec": {"f:replicas": {}}},
+    }
+    prod.kinds["deployments"][0]["metadata"]["managedFields"] = [edited]
+    code, read = ops("status")
+    lines = squeezed(read)
+    assert code == 1
+    assert "drift 3 things are not as the last `up` left them, the first 3 h ago" in lines
+    assert lines[lines.index("What is wrong") + 1 :] == [
+        "DNS A api.honeydue.test to 192.0.2.1: content 192.0.2.1 → 198.51.100.9 (changed by hand, "
+        "3 h ago)",
+        f"do {AGAIN}",
+        "DNS A api.honeydue.test to 192.0.2.2: missing (deleted by hand)",
+        f"do {AGAIN}",
+        "api: replicas 3 → 1 (changed by hand, field manager kubectl-edit, 20 min ago)",
+        f"do {AGAIN}",
+    ]
+    said = json.loads(ops("status", "--json")[1])
+    assert [each["what"] for each in said["drift"]][-1] == "api"
+    assert said["records"]["made"] == 2
+
+
+@pytest.mark.usefixtures("cloud")
+def test_an_image_that_was_set_by_hand_is_told_once(prod: Production, ops: Ops) -> None:
+    prod.deployment("api", digest=OTHER)
+    prod.kinds["deployments"] = [deployed("api", OTHER), *map(deployed, ("worker", "admin"))]
+    code, read = ops("status")
+    assert code == 1
+    assert "api: image aaaaaaaaaaaa → bbbbbbbbbbbb (changed by hand)" in squeezed(read)
+    assert "api: runs" not in read
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_refresh_does_not_make_what_it_found_the_wanted_state(prod: Production, ops: Ops) -> None:
+    prod.deployment("api", spec={"replicas": 1})
+    found = json.loads(json.dumps(prod.answers["stack_export"]["deployment"]))
+    found["resources"][-1]["inputs"]["spec"]["replicas"] = 1
+    history = prod.folder / "state/.pulumi/history/honeydue/prod"
+    (history / "prod-1.checkpoint.json").write_text(json.dumps({"checkpoint": {"latest": found}}))
+    code, read = ops("status")
+    assert code == 1
+    assert "api: replicas 3 → 1 (changed by hand)" in squeezed(read)
+
+
+def test_a_cloudflare_that_does_not_answer_hides_nothing_else(
+    prod: Production, cloud: Cloud, ops: Ops
+) -> None:
+    cloud.listener.stop()
+    prod.deployment("api", spec={"replicas": 1})
+    code, read = ops("status")
+    lines = squeezed(read)
+    assert code == 1
+    assert "records 2; what Cloudflare has is not known" in lines
+    assert any(line.startswith("the DNS records are not known: Cloudflare's API") for line in lines)
+    assert "api: replicas 3 → 1 (changed by hand)" in lines
+    assert "worker 237c6b8 aaaaaaaaaaaa 1/1 up to date" in lines
+
+
+@pytest.mark.usefixtures("cloud")
+def test_while_somebody_deploys_nothing_is_compared(prod: Production, ops: Ops) -> None:
+    prod.deployment("api", spec={"replicas": 1})
+    with Backend(prod.folder / "state").lock("honeydue", "prod"):
+        code, read = ops("status")
+    assert code == 0, read
+    assert "drift not compared: a run is under way" in squeezed(read)
+
+
+def test_who_holds_the_lock_is_told_and_is_no_fault(prod: Production, ops: Ops) -> None:
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.000000Z}"
+    lease = {
+        "metadata": {"name": "deploy", "annotations": {"honeydue.com/doing": "deploy 237c6b8"}},
+        "spec": {"holderIdentity": "trey@laptop 4711", "acquireTime": now, "renewTime": now},
+    }
+    prod.kinds["leases"] = [lease]
+    code, read = ops("status")
+    assert code == 0, read
+    (line,) = (line for line in squeezed(read) if line.startswith("lock "))
+    assert line.startswith("lock trey@laptop deploys 237c6b8 since ")
+    assert "; renewed " in line
+
+
+@pytest.mark.usefixtures("cloud")
+def test_the_release_that_runs_is_named_with_who_made_it_and_when(
+    prod: Production, ops: Ops
+) -> None:
+    prod.answers["stack_history"][1]["message"] = "deploy 237c6b8\n\nBy: trey@laptop"
+    prod.say()
+    code, read = ops("status")
+    assert code == 0, read
+    assert "release 1 (237c6b8), 5 h ago, by trey@laptop" in squeezed(read)
