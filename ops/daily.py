@@ -151,8 +151,7 @@ def _follow(
 def _unheard(pod: str, cause: Exception) -> Problem:
     return Problem(
         f"{pod}: its log cannot be had: {cause}",
-        "it comes from the pod's node: see python -m ops status (the rehearsal's pods are no "
-        "processes and write none)",
+        "it comes from the pod's node: see python -m ops status",
     )
 
 

@@ -76,7 +76,8 @@ def node(machine: Machine, config: ServerConfig) -> Object:
 
 
 def node_status(machine: Machine, config: ServerConfig, version: str) -> Object:
-    """`version`: K3s's, as the kubelet says it (v1.34.6+k3s1). kwok adds the conditions."""
+    """`version`: K3s's, as the kubelet says it (v1.34.6+k3s1). kwok adds the conditions,
+    and the kubelet its port."""
     memory = int(machine.memory_gb * 1024 * 1024 * USABLE_MEMORY)
     addresses = [{"type": "InternalIP", "address": config.node_ip}]
     if config.external_ip:

@@ -277,8 +277,8 @@ def _own_pods(client: Client, subject: Subject, live: Mapping[str, Any]) -> list
 
 
 def _last_log_lines(client: Client, subject: Subject, pod: Mapping[str, Any]) -> list[str]:
-    """Of the container that ended last, or runs and is not ready; none when a kubelet has none
-    (kwok's pods run nothing)."""
+    """Of the container that ended last, or runs and is not ready; none when a kubelet has
+    none."""
     statuses = pluck(pod, "status", "containerStatuses", default=[])
     culprit = next((c for c in statuses if not c.get("ready")), None)
     if culprit is None:
