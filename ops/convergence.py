@@ -242,7 +242,9 @@ def _container(
     code = f"exit {number(dig(ended, 'exitCode'))}"
     if reason in _PULLING or reason in _BROKEN:
         tries = max(restarts, told.count(name, "Failed", _SAYS_PULL if reason in _PULLING else ""))
-        return view(reason, _times(tries, "try", "tries"), failing=tries >= _TRIES)
+        # kubelet says ErrImagePull for a moment at each try; that is no news.
+        kind = "ImagePullBackOff" if reason == "ErrImagePull" else reason
+        return view(kind, _times(tries, "try", "tries"), failing=tries >= _TRIES)
     if reason == "CrashLoopBackOff":
         return view(f"CrashLoopBackOff: {code}", again, failing=often)
     if dig(status, "state", "terminated") is not None:

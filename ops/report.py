@@ -326,7 +326,9 @@ def _parts(report: Report) -> Iterator[RenderableType]:
     if report.failure.findings or report.checked:
         yield Text()
         yield Text("What is wrong", "bold")
-        for finding in report.failure.findings:
+        # What passes by itself explains a failure only when nothing else does.
+        grave = [each for each in report.failure.findings if each.grave]
+        for finding in grave or report.failure.findings:
             yield from _finding(finding, report.failure)
         for each in report.checked:
             yield Text(f"  {each.url}", "red")

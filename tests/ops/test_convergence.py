@@ -125,6 +125,11 @@ def new_pod(rollout: Rollout) -> str:
             "ImagePullBackOff, 2 tries",
         ),
         (
+            of(NEW, pod(name="api-new", containers=[waiting("ErrImagePull")])),
+            (event("Failed", 'Failed to pull image "x": not found', "api-new") | {"count": 1},),
+            "ImagePullBackOff, 1 try",
+        ),
+        (
             of(NEW, pod(name="api-new", containers=[crashing(2, 1)])),
             (),
             "CrashLoopBackOff: exit 2, 4 restarts",

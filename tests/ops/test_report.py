@@ -25,6 +25,8 @@ from tests.ops.kubernetes_json import (
     NOW,
     OTHER,
     Json,
+    ago,
+    container,
     crashing,
     deployed,
     event,
@@ -234,6 +236,16 @@ def test_a_cluster_that_does_not_answer_is_said_and_not_hidden(prod: Production)
     assert "not known: no API server answers (honeydue-1: etcdserver: no leader" in said
     assert "not known: the cluster does not say what runs" in said
     assert report.document(told)["notAsked"].startswith("no API server answers")
+
+
+def test_a_pod_that_still_boots_is_told_only_where_nothing_graver_is(prod: Production) -> None:
+    running = {"running": {"startedAt": ago(35)}}
+    boots = pod("admin", "admin-new", OTHER, containers=[container("admin", state=running)])
+    prod.kinds["pods"].append(boots)
+    assert "booting" not in read(failed(prod))
+    prod.kinds["pods"] = [boots]
+    prod.kinds["deployments"] = prod.kinds["deployments"][2:]
+    assert "admin: booting" in read(failed(prod))
 
 
 def test_what_was_only_stopped_is_not_called_a_failure(prod: Production) -> None:
