@@ -138,9 +138,6 @@ _VERBS: Final = {
     "delete-replaced": "replace",
     "import": "import",
     "import-replacement": "replace",
-    "read-replacement": "replace",
-    "discard-replaced": "replace",
-    "remove-pending-replace": "replace",
 }
 
 
@@ -199,6 +196,12 @@ def _service(
     if verb in ("create", "import"):
         return Service(name=name, rolls="yes", then=then, why=("it is new",))
     paths = list(_differences(dig(old, "spec", "template"), dig(new, "spec", "template"), ""))
+    # Two secrets look the same; the provider still says where they differ.
+    paths = paths or [
+        path.removeprefix("spec.template.")
+        for path in sorted(dig(step, "detailedDiff") or {})
+        if path.startswith("spec.template.")
+    ]
     why: list[str] = []
     maybe = False
     if any(path.endswith(".image") for path in paths):

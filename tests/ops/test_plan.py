@@ -133,6 +133,16 @@ def test_another_change_of_the_pod_template_is_told_by_its_path() -> None:
     ]
 
 
+def test_a_difference_that_only_the_provider_can_see_is_told_by_its_path() -> None:
+    hidden = deployment("update", "api", runs("api"), runs("api"))
+    hidden["detailedDiff"] = {
+        "spec.template.spec.containers[0].env[0].value": {"kind": "update", "inputDiff": True},
+        "metadata.labels.x": {"kind": "add", "inputDiff": True},
+    }
+    (api, *_) = read(document(hidden), changed=None).services
+    assert (api.rolls, api.why) == ("yes", ("template: env[0].value",))
+
+
 def test_more_or_fewer_pods_are_no_roll() -> None:
     new = runs("api")
     new["spec"]["replicas"] = 2
@@ -262,6 +272,11 @@ def test_a_replacement_that_is_told_in_three_steps_counts_once() -> None:
         *(step(op, kind, "x") for op in ("create-replacement", "replace", "delete-replaced"))
     )
     assert dict(read(told, changed=None).others) == {("replace", "command"): 1}
+
+
+@pytest.mark.parametrize("op", ["read", "refresh", "discard", "remove-pending-replace", "same"])
+def test_what_only_changes_the_state_is_nothing_to_do(op: str) -> None:
+    assert read(document(step(op, "hcloud:index/server:Server", "x")), changed=None).empty
 
 
 def test_warnings_of_the_engine_are_repeated() -> None:
