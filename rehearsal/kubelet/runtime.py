@@ -134,8 +134,8 @@ class Process:
     def _run(
         self, command: list[str], env: dict[str, str], cwd: Path, log: Path, pid_file: Path
     ) -> None:
-        log.touch()
         try:
+            log.touch()
             child = subprocess.Popen(
                 dying_with_parent(command),
                 stdin=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from rehearsal.cli import main
 from rehearsal.cluster.processes import Identity, end_strays
 from rehearsal.home import Home
 from rehearsal.kubelet.addresses import Kubelets
@@ -72,6 +73,22 @@ def test_an_order_that_nobody_understands_is_refused_with_what_would_do(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         Behaviour.parse(words)
+
+
+def test_the_operator_gives_and_takes_back_an_order_by_a_verb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HONEYDUE_REHEARSAL_HOME", str(tmp_path))
+    assert main(["behave", "api", "slow", "240"]) == 0
+    said = capsys.readouterr().out
+    assert "api: for pods that start from now on, its startup probe fails for SECONDS" in said
+    assert "to undo: python -m rehearsal behave api ok" in said
+    digest = "sha256:" + "a" * 64
+    assert behaviour_of(tmp_path / "behaviour.json", pod_of("api", digest)).seconds == 240
+    assert main(["behave", "api", "ok"]) == 0
+    assert behaviour_of(tmp_path / "behaviour.json", pod_of("api", digest)) == Behaviour()
+    assert main(["behave", "Api", "ok"]) == 2
+    assert "neither a service (api) nor a digest" in capsys.readouterr().err
 
 
 def test_a_damaged_file_of_orders_is_no_order(tmp_path: Path) -> None:
