@@ -85,6 +85,8 @@ class Release:
     """Why it took another one back."""
     rolls_back: int | None = None
     rolled_back_by: int | None = None
+    """The run that took it back, or failed while it tried to: then the outcome is not `rolled
+    back`, but nobody called it good any more."""
     rolled_back_because: str = ""
     point_of_no_return: str = ""
     destroyed: bool = False
@@ -134,7 +136,7 @@ def last_good(found: Sequence[Release], *, before: Release | None = None) -> Rel
     One that runs the very same as a `before` that rolled out well is passed over: to go back to it
     would change nothing (10 good, 11 bad, 12 = back to 10: before 12 comes 9)."""
     for each in found:
-        if each.outcome != "succeeded":
+        if each.outcome != "succeeded" or each.rolled_back_by is not None:
             continue
         if before is not None:
             if each.number >= before.number:
@@ -222,21 +224,20 @@ def find(found: Sequence[Release], said: str) -> Release:
     }
     if not alike:
         raise _unknown(found, said, tags)
-    if len(alike) > 1:
+    # Several that a whole SHA begins with are one commit: git lengthens short names when it must.
+    if len(alike) > 1 and len(wanted) < _SHA:
         raise refused(
             f"{said} is the beginning of {' and of '.join(sorted(alike))}",
             "give more of it, or the release's number: python -m ops releases",
         )
-    (tag,) = alike
-    ran = [each for each in found if tag in each.tags]
     return min(
-        ran,
-        key=lambda each: (each.outcome != "succeeded", each.tags != {tag}, -each.number),
+        (each for each in found if alike & each.tags),
+        key=lambda each: (each.outcome != "succeeded", not each.tags <= alike, -each.number),
     )
 
 
 def _same_commit(tag: str, wanted: str) -> bool:
-    """git lengthens short names when it must, so either may be the longer one."""
+    """Either may be the longer one."""
     return tag.startswith(wanted) or (len(wanted) == _SHA and wanted.startswith(tag))
 
 
@@ -300,14 +301,12 @@ class _Left:
 def _releases(runs: Iterable[Run]) -> Iterator[Release]:
     """Runs that one after the other left the same are looked at together: the first of them brought
     it, and where that one failed, the first that succeeds completes it."""
-    undone: dict[int, tuple[int, str]] = {}
+    undone: dict[int, _Undone] = {}
     same: list[_Left] = []  # newest first
     destroyed = False
     parts = None
     for left in _read(run for run in runs if run.kind in _CHANGING):
-        trailers = left.message.trailers
-        if (number := trailers.get(ROLLS_BACK, "")).isdecimal():
-            undone.setdefault(int(number), (left.run.number, trailers.get(BECAUSE, "")))
+        _note(left, undone)
         if left.known and parts is not None and left.parts != parts:
             yield from _these(same, left, undone, destroyed)
             destroyed |= any(each.run.kind == "destroy" and not each.services for each in same)
@@ -318,10 +317,28 @@ def _releases(runs: Iterable[Run]) -> Iterator[Release]:
     yield from _these(same, None, undone, destroyed)
 
 
+@dataclass(frozen=True)
+class _Undone:
+    """Who took a release back, why, and whether it worked."""
+
+    by: int
+    because: str
+    done: bool
+
+
+def _note(left: _Left, undone: dict[int, _Undone]) -> None:
+    trailers = left.message.trailers
+    if not (said := trailers.get(ROLLS_BACK, "")).isdecimal():
+        return
+    number, done = int(said), left.run.result == "succeeded"
+    if number not in undone or (done and not undone[number].done):
+        undone[number] = _Undone(left.run.number, trailers.get(BECAUSE, ""), done)
+
+
 def _these(
     same: Sequence[_Left],
     older: _Left | None,
-    undone: Mapping[int, tuple[int, str]],
+    undone: Mapping[int, _Undone],
     destroyed: bool,
 ) -> list[Release]:
     """The releases among runs that left the `same`, newest first; `older` left something else."""
@@ -342,18 +359,23 @@ def _these(
             # A verb of ours that failed has tried to make one; of others nobody knows.
             if made or (ours and not succeeded):
                 states = states if made else {s: _untouched(s, left) for s in SERVICES}
-                found.append(_release(left, states, common))
+                found.append(_release(left, states, common, undone))
             brought, complete = True, complete or succeeded
         else:
             brought = complete = True  # a destroy: nothing is left
     return found[::-1]
 
 
-def _release(left: _Left, states: Mapping[str, State], common: Mapping[str, Any]) -> Release:
-    well = left.run.result == "succeeded"
+def _release(
+    left: _Left,
+    states: Mapping[str, State],
+    common: Mapping[str, Any],
+    undone: Mapping[int, _Undone],
+) -> Release:
+    well, back = left.run.result == "succeeded", undone.get(left.run.number)
     outcome: Outcome = "succeeded" if well else "failed"
     return Release(
-        outcome=outcome if common["rolled_back_by"] is None else "rolled back",
+        outcome="rolled back" if back and back.done else outcome,
         well=well,
         services=left.services,
         states=states,
@@ -374,10 +396,9 @@ def _untouched(service: str, left: _Left) -> State:
     return "as before" if service in left.services else "missing"
 
 
-def _common(left: _Left, undone: Mapping[int, tuple[int, str]]) -> dict[str, Any]:
+def _common(left: _Left, undone: Mapping[int, _Undone]) -> dict[str, Any]:
     run, trailers = left.run, left.message.trailers
-    by, why = undone.get(run.number, (None, ""))
-    back = trailers.get(ROLLS_BACK, "")
+    mine, back = undone.get(run.number), trailers.get(ROLLS_BACK, "")
     return {
         "number": run.number,
         "message": left.message,
@@ -386,8 +407,8 @@ def _common(left: _Left, undone: Mapping[int, tuple[int, str]]) -> dict[str, Any
         "ended": run.ended,
         "because": trailers.get(BECAUSE, ""),
         "rolls_back": int(back) if back.isdecimal() else None,
-        "rolled_back_by": by,
-        "rolled_back_because": why,
+        "rolled_back_by": mine.by if mine else None,
+        "rolled_back_because": mine.because if mine else "",
         "point_of_no_return": trailers.get(POINT_OF_NO_RETURN, ""),
     }
 

@@ -197,8 +197,12 @@ def told(of: Release) -> str:
             words = "under way"
         case "unreadable":
             words = "its state cannot be read"
+    if of.rolled_back_by is not None and of.outcome != "rolled back":
+        words += f"; rollback {of.rolled_back_by} of it failed"
     if of.rolls_back is not None:
-        words += f"; took {of.rolls_back} back"
+        words += (
+            f"; took {of.rolls_back} back" if of.well else f"; was to take {of.rolls_back} back"
+        )
     if of.point_of_no_return:
         words += f"; point of no return: {of.point_of_no_return}"
     return words
