@@ -10,21 +10,41 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from honeydue.kubernetes.ingress import TLS_SECRET
+from rehearsal.clouds.cloudflare import Cloudflare
+from rehearsal.clouds.machines import Machine
 from rehearsal.cluster.clients import Api, NoAnswer
+from rehearsal.cluster.node import Status
+from rehearsal.home import Home
 from rehearsal.kubelet.behaviour import Behaviour
 from rehearsal.traffic import ingress as module
 from rehearsal.traffic.authority import self_signed
 from rehearsal.traffic.http import Answer, Listener, Request
 from rehearsal.traffic.ingress import WATCHED, Around, Ingress, server_context
+from rehearsal.traffic.way import Way
 from tests.traffic.test_routes import objects, ready, slice_of
 
 PATIENCE = 10.0
+MACHINE = Machine(
+    id=1,
+    name="honeydue-1",
+    user_data="",
+    public_ipv4="127.63.0.5",
+    public_ipv6=None,
+    private_ipv4=None,
+    network_id=None,
+    cores=4,
+    memory_gb=8,
+    disk_gb=80,
+    location="nbg1",
+    labels={},
+)
 
 
 class World:
@@ -294,3 +314,74 @@ def test_strict_mode_serves_by_tls_alone(world: World, stack: ExitStack) -> None
         )
     # The certificate is for `rehearsal`: it is chosen by the name in the greeting, not the host.
     assert (answer.status_code, answer.text) == (200, "the api")
+
+
+# --- a node's whole life, behind the edge ---
+
+
+class Server:
+    """A node of the data centre, as far as the way asks it."""
+
+    def __init__(self, world: World) -> None:
+        self.machine = MACHINE
+        self.address = "127.63.0.5"
+        self.phase = "booting"
+        self._world = world
+
+    def api(self) -> Api:
+        return _as_api(self._world)
+
+    def status(self) -> Status:
+        return Status(self.phase, "")
+
+
+class Rack:
+    def __init__(self, *on: Server) -> None:
+        self.on = list(on)
+
+    def nodes(self) -> list[Server]:
+        return self.on
+
+
+def test_a_node_has_its_traefik_from_when_it_runs_until_its_power_is_off(
+    world: World, stack: ExitStack, tmp_path: Path
+) -> None:
+    server = Server(world)
+    rack = Rack(server)
+    zones = Cloudflare(tmp_path / "store.json", None, {"0" * 32: "example.org"}).app.store
+    with zones.transaction() as state:
+        state["settings"]["0" * 32] = {"ssl": {"value": "flexible"}}
+        state["records"]["1"] = {
+            "zone_id": "0" * 32,
+            "name": "api.example.org",
+            "type": "A",
+            "content": server.address,
+            "proxied": True,
+        }
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    way = Way(
+        Home(tmp_path), port=port, block=63, store=zones, nodes=rack, pods=world, built=_built
+    )
+    stack.callback(way.stop)
+    trusting = ssl.create_default_context(cafile=Home(tmp_path).edge_ca)
+    client = stack.enter_context(httpx.Client(verify=trusting, trust_env=False))
+    world.runs(stack, "10.42.0.5", "the api")
+
+    def status() -> int:
+        return client.get(
+            f"https://127.0.0.1:{port}/",
+            headers={"Host": "api.example.org"},
+            extensions={"sni_hostname": "api.example.org"},
+        ).status_code
+
+    assert status() == 521
+    server.phase = "running"
+    until(lambda: status() == 200)
+    assert world.requests[-1].header("x-forwarded-for") == "127.0.0.1, 127.63.255.254"
+    server.phase = "failed"  # K3s is; what it has started goes on
+    world.away = True
+    time.sleep(0.5)  # two looks
+    assert status() == 200
+    rack.on.clear()
+    until(lambda: status() == 521)
