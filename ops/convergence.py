@@ -137,9 +137,7 @@ def _rollout(
         (x for x in items(dig(status, "conditions")) if text(dig(x, "type")) == "Progressing"), None
     )
     reason = text(dig(condition, "reason"))
-    seen = number(dig(status, "observedGeneration")) >= number(
-        dig(deployment, "metadata", "generation")
-    )
+    seen = _seen(deployment)
     revision = text(dig(deployment, "metadata", "annotations", REVISION))
     # As `kubectl rollout status` decides it (k8s.io/kubectl, pkg/polymorphichelpers).
     state: State = "rolling"
@@ -171,9 +169,11 @@ def _rollout(
 
 
 def _newest(deployment: Json, replicasets: Sequence[Json]) -> Callable[[Json], bool]:
-    """Whether a pod is of the Deployment's own revision. Before its ReplicaSet is there, by what
-    the pod runs and reads."""
+    """Whether a pod is of the Deployment's own revision. While the controller has not seen that
+    one, by what the pod runs and reads."""
     revision = text(dig(deployment, "metadata", "annotations", REVISION))
+    if not _seen(deployment):
+        revision = ""
     hashes = {
         text(dig(each, "metadata", "labels", _HASH))
         for each in replicasets
@@ -187,6 +187,12 @@ def _newest(deployment: Json, replicasets: Sequence[Json]) -> Callable[[Json], b
         return bool(_ingredients(pod) == wanted)
 
     return newest
+
+
+def _seen(deployment: Json) -> bool:
+    """Whether the controller knows of the last change."""
+    asked = number(dig(deployment, "metadata", "generation"))
+    return number(dig(deployment, "status", "observedGeneration")) >= asked
 
 
 def _ingredients(pod: Json) -> Any:

@@ -334,14 +334,14 @@ _DANGEROUS: Final = (
         _STOP,
     ),
     (
-        r"tls:index/(?:privateKey|selfSignedCert):",
+        r"PKI tls:index/(?:privateKey|selfSignedCert):",
         "{name}, of the cluster's PKI: all that it vouches for (nodes, kubeconfig) is refused",
         _STOP,
     ),
     (
-        r"random:",
-        "{name}, a secret that the stack made: what was encrypted or joined with it fits no more",
-        "answer no, unless it is to be rotated: the cluster's token also opens its snapshots",
+        r"PKI random:",
+        "{name}, which nodes join with: the cluster's own also opens its snapshots",
+        _STOP,
     ),
     (
         r"pulumi:providers:",
@@ -372,8 +372,10 @@ def _danger(step: Json) -> Problem | None:
     if verb == "delete" and kind.startswith("pulumi:providers:docker"):
         return None  # a rollback builds nothing: the builder's provider goes, its images stay
     if verb in ("replace", "delete"):
+        # Other keys and passwords (the origin's, Redis') are made anew without harm.
+        ours = "PKI " if "honeydue:k3s:Pki$" in text(dig(step, "urn")) else ""
         for pattern, what, mend in _DANGEROUS:
-            if re.match(pattern, kind):
+            if re.match(pattern, ours + kind):
                 reasons = [str(each) for each in items(dig(step, "replaceReasons"))]
                 because = f" (because of {_some(reasons)})" if reasons else ""
                 said = what.format(name=name, kind=_kind(kind))

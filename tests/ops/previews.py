@@ -40,8 +40,9 @@ def step(
     op: str, kind: str, name: str, old: Json | None = None, new: Json | None = None, **more: Any
 ) -> Json:
     """`old` and `new` are inputs; by default the resource is there before and after, as `op`
-    wants it."""
+    wants it. `kind` may have its parents' before it, as a URN has them (`a:b:C$d:e:F`)."""
     urn = f"urn:pulumi:prod::honeydue::{kind}::{name}"
+    kind = kind.rsplit("$", 1)[-1]
     told: Json = {"op": op, "urn": urn, **more}
     if op != "create":
         told["oldState"] = {"urn": urn, "custom": True, "type": kind, "inputs": old or {}}

@@ -191,6 +191,13 @@ def test_pods_are_new_by_what_they_run_before_their_replicaset_is_there() -> Non
     assert [(each.name, each.new) for each in found.pods] == [("api-new", True), ("api-old", False)]
 
 
+def test_the_pods_of_before_are_not_new_while_the_controller_has_not_seen_the_change() -> None:
+    change = rolling(observedGeneration=2)
+    change["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = "1"
+    found = seen(deployment=change)
+    assert (found.state, found.ready, found.serving) == ("rolling", 0, 3)
+
+
 @pytest.mark.parametrize("second", range(0, 241, 30))
 def test_the_first_boot_of_240_s_is_never_called_a_failure(second: int) -> None:
     startup = event("Unhealthy", "Startup probe failed: connection refused", "api-new")

@@ -192,9 +192,9 @@ DANGEROUS = {
     "hcloud:index/loadBalancer:LoadBalancer": "the load balancer",
     "hcloud:index/firewall:Firewall": "the firewall",
     "hcloud:index/placementGroup:PlacementGroup": "the placement group",
-    "tls:index/privateKey:PrivateKey": "PKI",
-    "tls:index/selfSignedCert:SelfSignedCert": "PKI",
-    "random:index/randomPassword:RandomPassword": "a secret that the stack made",
+    "honeydue:k3s:Pki$tls:index/privateKey:PrivateKey": "PKI",
+    "honeydue:k3s:Pki$tls:index/selfSignedCert:SelfSignedCert": "PKI",
+    "honeydue:k3s:Pki$random:index/randomPassword:RandomPassword": "opens its snapshots",
     "pulumi:providers:kubernetes": "the provider",
     "kubernetes:apps/v1:StatefulSet": "its data may be lost",
     "kubernetes:core/v1:PersistentVolumeClaim": "its data may be lost",
@@ -228,7 +228,9 @@ def test_a_rollback_builds_nothing_and_that_is_no_danger() -> None:
         "kubernetes:core/v1:ServiceAccount",
         "command:local:Command",
         "cloudflare:index/dnsRecord:DnsRecord",
-        "tls:index/locallySignedCert:LocallySignedCert",
+        "honeydue:k3s:Pki$tls:index/locallySignedCert:LocallySignedCert",
+        "honeydue:cloudflare:Zone$tls:index/privateKey:PrivateKey",
+        "honeydue:kubernetes:Redis$random:index/randomPassword:RandomPassword",
     ],
 )
 def test_what_is_made_anew_as_a_matter_of_course_is_none(kind: str) -> None:
