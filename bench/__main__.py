@@ -1,4 +1,4 @@
-"""`python -m bench [preview|growth|makespan|release|hammer]`: measures, writes docs/benchmarks.md.
+"""`python -m bench [PART]`: measures, and writes docs/benchmarks.md.
 
 Every figure is a ratio of two runs of one session on one machine, because seconds say more about
 the machine than about the program. What was measured is kept in docs/benchmarks.json, so that one
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import hammer, release
+from bench import deploy, hammer, release
 from bench.page import page
 from bench.vendor import write_project
 from rehearsal import images, serve
@@ -176,6 +176,14 @@ def release_(scratch: Path, options: argparse.Namespace) -> Figures:
     return release.measure(home, scratch, options.rounds)
 
 
+def deploy_(scratch: Path, options: argparse.Namespace) -> Figures:
+    """One changed service by `ops deploy`, and by hand; `status` and `releases`."""
+    home = Home.current()
+    serve.reset(home)
+    _world(home)
+    return deploy.measure(home, scratch, options.rounds)
+
+
 def hammer_(_scratch: Path, _options: argparse.Namespace) -> Figures:
     """What users notice of a rollout of api, and of its rollback."""
     home = Home.current()
@@ -208,9 +216,10 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "makespan": makespan,
     "growth": growth,
     "release": release_,
+    "deploy": deploy_,
     "hammer": hammer_,
 }
-WITH_IMAGES = ("release", "hammer")
+WITH_IMAGES = ("release", "deploy", "hammer")
 
 if __name__ == "__main__":
     sys.exit(main())

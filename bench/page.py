@@ -25,6 +25,8 @@ time. "Before" was measured once, as `docs/benchmarks.json` says, at the commit 
         parts.append(_makespan(kept["makespan"]))
     if "release" in kept:
         parts.append(_release(kept["release"]))
+    if "deploy" in kept:
+        parts.append(_deploy(kept["deploy"]))
     if "hammer" in kept:
         parts.append(_hammer(kept["hammer"]))
     return "\n\n".join(parts) + "\n"
@@ -230,6 +232,64 @@ base images as build arguments; there is no Docker, so login asks the registry a
 does and notes the token in a configuration file of its own, which logout deletes. The Deployments
 by hand are copies in a second namespace, without requests for memory and CPU, since the nodes have
 room for one production; there the admission policy, which refuses tags, is not in force."""
+
+
+VERB = ("preflight", "plan", "build", "rollout", "URL check", "rest")
+VERB_BY_HAND = ("login", "build", "push", "rollout", "rest")
+
+
+def _deploy(now: Figures) -> str:
+    runs, looks = now["deploy"], now["looks"]
+    ops, hand = (median(run["seconds"] for run in runs[way]) for way in ("ops", "hand"))
+    pairs = zip(runs["ops"], runs["hand"], strict=True)
+    each = [one["seconds"] / other["seconds"] for one, other in pairs]
+
+    def split(way: str, phases: tuple[str, ...]) -> str:
+        parts = [median(run["split"].get(phase, 0.0) for run in runs[way]) for phase in phases]
+        return "| " + " | ".join(f"{part:.1f}" for part in parts) + " |"
+
+    def table(way: str, phases: tuple[str, ...]) -> str:
+        return f"| {' | '.join(phases)} |\n|{'---|' * len(phases)}\n{split(way, phases)}"
+
+    imports = {key: median(run[key] for run in looks["imports"]) for key in ("wall", "cpu")}
+
+    def look(verb: str) -> str:
+        wall, cpu = (median(run[key] for run in looks[verb]) for key in ("wall", "cpu"))
+        return (
+            f"| `{verb}` | {wall:.2f} s | **{wall - imports['wall']:.2f} s** | "
+            f"{cpu - imports['cpu']:.2f} s |"
+        )
+
+    return f"""## `ops deploy` of one service, against the book by hand
+
+`python -m bench deploy`: from a one-line change of api, its commit included, to the end of `python
+-m ops deploy --service api --yes`, over the time of the book's chapter 14 by hand for that service:
+login, `buildx build --push` of its target, `kubectl set image`, `kubectl rollout status`, logout.
+Turn by turn on one machine, as above; other work ran on it too, which is in the seconds and, less,
+in the ratios. Medians of {len(each)} rounds.
+
+| `ops deploy` / by hand | rounds | `ops deploy` | by hand |
+|---|---|---|---|
+| **{ops / hand:.2f}** | {min(each):.2f} to {max(each):.2f} | {ops:.1f} s | {hand:.1f} s |
+
+Where the verb's seconds go. `build`: with push, layer cache, scan, signature and verification;
+`rest`: the commit, the engine's start and its other resources, the history, and the pruning of old
+ConfigMaps:
+
+{table("ops", VERB)}
+
+And by hand, where nothing is looked at before, planned, scanned, signed or asked afterwards:
+
+{table("hand", VERB_BY_HAND)}
+
+How long the operator waits to be told, with {now["runs"]} runs in the history, in the rehearsal
+(each of its engine's verbs is a Python process of its own). Medians of {len(looks["status"])}; the
+goal for what is beside the imports of `ops` ({imports["wall"]:.2f} s) is one second:
+
+| | in all | beside its imports | the same in CPU seconds, of all processes |
+|---|---|---|---|
+{look("status")}
+{look("releases")}"""
 
 
 def _hammer(now: Figures) -> str:

@@ -73,7 +73,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
 
 def measure(home: Home, scratch: Path, rounds: int) -> Figures:
     """Every scenario, `rounds` times, each time first by the program and then by hand."""
-    bench = _prepare(home, scratch)
+    bench = prepare(home, scratch)
     found: Figures = {name: {way: [] for way in WAYS} for name in SCENARIOS}
     for turn in range(rounds):
         for name, scenario in SCENARIOS.items():
@@ -215,17 +215,22 @@ def by_program(bench: Bench, change: Change) -> Figures:
     change()
     _rehearsal(bench.home, "up", "--yes", "--skip-preview")
     seconds = time.monotonic() - began
+    split = split_of_last_up(bench, since)
+    return {"seconds": seconds, "split": split | {"rest": seconds - sum(split.values())}}
+
+
+def split_of_last_up(bench: Bench, since: datetime) -> dict[str, float]:
+    """Where its seconds went; `since`: it was begun then. Empty when it changed nothing."""
     engine = _engine(bench.home)
     if not engine.history()[0]["resourceChanges"].keys() - {"same"}:
-        return {"seconds": seconds, "split": {"rest": seconds}}
+        return {}
     raw = engine.backend.last_up(engine.project.name, STACK)
     # A gate's old half is deleted at the very end: with it its step would last the whole run.
     steps = steps_of([one for one in raw if one["op"] != "delete-replaced"])
     resources = engine.resources()
     path = critical_path(steps, {r.urn: r.references for r in resources})
     printed = {r.urn: str(plain(r.outputs.get("stderr", ""))) for r in resources}
-    split = split_of([steps[urn] for urn in path if urn in steps], bench.builds(since), printed)
-    return {"seconds": seconds, "split": split | {"rest": seconds - sum(split.values())}}
+    return split_of([steps[urn] for urn in path if urn in steps], bench.builds(since), printed)
 
 
 def split_of(
@@ -295,7 +300,7 @@ def _moment(text: str) -> datetime:
 # --- by hand -------------------------------------------------------------------------------------
 
 
-def by_hand(bench: Bench, change: Change) -> Figures:
+def by_hand(bench: Bench, change: Change, services: Sequence[str] = SERVICES) -> Figures:
     """The book's chapter 14, command by command, one after the other."""
     split: dict[str, float] = {}
 
@@ -311,7 +316,7 @@ def by_hand(bench: Bench, change: Change) -> Figures:
     tag = said(["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]).strip()
     with timed("login"):
         _login(bench)
-    for name in SERVICES:
+    for name in services:
         with timed("build"):
             bench.buildx(
                 "build",
@@ -321,10 +326,10 @@ def by_hand(bench: Bench, change: Change) -> Figures:
                 cwd=checkout,
             )
     with timed("rollout"):
-        for name in SERVICES:
+        for name in services:
             image = f"{name}={bench.image(name)}:{tag}"
             bench.kubectl("set", "image", f"deployment/{name}", "-n", BY_HAND, image)
-        for name in SERVICES:
+        for name in services:
             bench.kubectl("rollout", "status", "-n", BY_HAND, f"deployment/{name}")
     with timed("login"):
         (bench.scratch / "docker" / "config.json").unlink()
@@ -351,7 +356,7 @@ WAYS: Final[Mapping[str, Callable[[Bench, Change], Figures]]] = {
 # --- the surroundings ----------------------------------------------------------------------------
 
 
-def _prepare(home: Home, scratch: Path) -> Bench:
+def prepare(home: Home, scratch: Path) -> Bench:
     """A production with images, and a second set of Deployments for the way by hand; both ways
     have run once, unmeasured."""
     print("  a registry, a builder and the production", flush=True)
