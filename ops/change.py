@@ -25,10 +25,10 @@ from ops.desired import Desired, Undo, apply
 from ops.engine import Engine
 from ops.lock import held
 from ops.masking import Hide, hiding
-from ops.message import Message, operator
+from ops.message import BY, Message, operator
 from ops.plan import Summary
 from ops.problems import Refused, refused
-from ops.releases import releases
+from ops.releases import Release, current, last_good, releases
 from ops.rollout import Attempt, Back, Ground, Outcome
 from ops.stack_settings import Confirm, StackSettings
 
@@ -132,6 +132,16 @@ def make(engine: Engine, wanted: Wanted) -> Undo:
     return apply(stack, wanted(stack))
 
 
+def restore(engine: Engine, to: Release) -> Undo:
+    """The settings as that release had them. Secrets stay as they are."""
+    return make(engine, lambda stack: as_it_was(stack, to))
+
+
+def as_it_was(stack: StackSettings, to: Release) -> Desired:
+    wanted = Desired.of(stack).pinned({name: image.pin for name, image in to.services.items()})
+    return wanted.with_environment(to.environment) if to.environment else wanted
+
+
 def perform(ground: Ground, how: How, change: Change) -> Outcome:
     """Raises Refused when nothing was changed."""
     console = ground.console
@@ -139,6 +149,8 @@ def perform(ground: Ground, how: How, change: Change) -> Outcome:
     if released is not None:
         _run_hook("before-deploy", ground, released)
     undo = change.make()
+    before, now = ground.hide, secrets_of(StackSettings.of(ground.engine))
+    ground = replace(ground, hide=lambda said: now(before(said)))
     try:
         summary = _planned(ground, change)
         agreed = how.dry_run or summary.empty or _agreed(summary, how, change.question)
@@ -168,6 +180,74 @@ def perform(ground: Ground, how: How, change: Change) -> Outcome:
     if outcome.code == rollout.DONE and ground.api is not None:
         _prune(ground, ground.api)
     return replace(outcome, plan=summary)
+
+
+def settings(
+    engine: Engine, how: How, doing: str, make: Callable[[], Undo], notes: Sequence[str] = ()
+) -> Outcome:
+    """A change of configuration or secrets alone. What runs is pinned, so that no commit that was
+    checked out since rolls along; when production does not take the change, it is taken back."""
+    stack = StackSettings.of(engine)
+    with cluster(engine) as api, locked(stack, api, doing, how) as ground:
+        found = releases(engine.runs(), limit=RECENT) if api is not None else []
+        good = last_good(found)
+        changed: list[Undo] = []
+
+        def both() -> Undo:
+            pins = apply(stack, _as_it_runs(stack, current(found)))
+            try:
+                changed.append(make())
+            except BaseException:
+                pins()
+                raise
+
+            def undo() -> None:
+                changed[0]()
+                pins()
+
+            return undo
+
+        def old_settings() -> None:
+            changed[0]()
+            if good is not None:
+                # Also when the run before was killed, so that these settings are the new ones.
+                restore(engine, good)
+
+        back = Back(
+            name=f"release {good} and its settings",
+            restore=old_settings,
+            message=Message(f"take back: {doing}"),
+            release=good,
+        )
+        first = "Not rolled back: nothing ran before. Mend it, and run `up`"
+        return perform(
+            ground,
+            how,
+            Change(
+                doing=doing,
+                message=Message(doing, {BY: operator()}),
+                make=both,
+                question="Do it?",
+                back=back if good is not None else None,
+                nowhere=first,
+                nothing="nothing rolls",
+                done=lambda outcome: _done(doing, outcome),
+                notes=notes,
+            ),
+        )
+
+
+def _as_it_runs(stack: StackSettings, now: Release | None) -> Desired:
+    wanted = Desired.of(stack)
+    if now is None:
+        return wanted
+    unnamed = [service for service, pin in wanted.pins.items() if pin is None]
+    return wanted.pinned({s: now.services[s].pin for s in unnamed if s in now.services})
+
+
+def _done(doing: str, outcome: Outcome) -> Sequence[str]:
+    number = f" (run {outcome.release})" if outcome.release is not None else ""
+    return (f"\n{doing}: done{number} in {rollout.span(outcome.seconds)}",)
 
 
 def _planned(ground: Ground, change: Change) -> Summary:

@@ -1,9 +1,10 @@
 """`python -m ops`: the operator's verbs.
 
 Exit codes, of every verb: 0 done; 1 refused, failed, or answered with no (the cause is on the
-terminal, and what could be lost was not touched); 2 wrong command line. Verbs that roll pass the
-engine's own exit code on when its preview or `up` fails. 130: Ctrl-C. `status` ends with 1 when
-production is unhealthy, or when that cannot be told.
+terminal, and what could be lost was not touched); 2 wrong command line; 130 Ctrl-C. Verbs that roll
+(deploy, rollback, config and secret) besides: 3 it failed, and production is back at what was good;
+4 it failed, and is not, or nobody can tell. `status` ends with 1 when production is unhealthy, or
+when that cannot be told.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ from ops.rollout import Outcome
 from ops.watching import watch
 
 EXIT_CODES: Final = "Exit codes: 0 done; 1 refused, failed or answered with no; 2 wrong usage."
-ROLLING_EXIT_CODES: Final = (
-    f"{EXIT_CODES} When preview or up fails: the engine's own code (pulumi: 255); 130: Ctrl-C."
+RELEASE_EXIT_CODES: Final = (
+    "Exit codes: 0 done, or nothing to do; 1 refused, answered with no, or failed before anything "
+    "that runs was changed; 2 wrong usage; 3 failed, and rolled back: production runs what was "
+    "good; 4 failed and not rolled back, or nobody can tell: read what it says; 130 Ctrl-C."
 )
 _PLAIN_WIDTH: Final = 160  # where nobody tells a width (pipes, CI)
 
@@ -140,11 +143,6 @@ def _need_terminal() -> None:
 
 # --- deploying ----------------------------------------------------------------------------------
 
-RELEASE_EXIT_CODES: Final = (
-    "Exit codes: 0 done, or nothing to do; 1 refused, answered with no, or failed before anything "
-    "that runs was changed; 2 wrong usage; 3 failed, and rolled back: production runs the last "
-    "good release; 4 failed and not rolled back, or nobody can tell: read what it says; 130 Ctrl-C."
-)
 OneService = Annotated[
     Rolled | None, typer.Option("--service", help="This one alone; the others stay what they are.")
 ]
@@ -240,7 +238,7 @@ def rollback(
     _released(outcome, json=json)
 
 
-def _how(*, dry_run: bool, yes: bool, take_over: bool, json: bool) -> changing.How:
+def _how(*, dry_run: bool, yes: bool, take_over: bool = False, json: bool = False) -> changing.How:
     if json and not (yes or dry_run):
         raise typer.BadParameter("--json is for programs, which cannot be asked: add --yes")
     return changing.How(
@@ -336,12 +334,13 @@ def config_show(
     configuration.show(Engine.find(stack, engine), console(), key, as_json=json)
 
 
-@config_app.command("set", epilog=ROLLING_EXIT_CODES)
+@config_app.command("set", epilog=RELEASE_EXIT_CODES)
 def config_set(
     assignments: Annotated[list[str], typer.Argument(metavar="KEY=VALUE…")],
     *,
     dry_run: DryRun = False,
     yes: Yes = False,
+    take_over: TakeOver = False,
     stack: Stack = None,
     engine: Engines = None,
 ) -> None:
@@ -350,24 +349,23 @@ def config_set(
     Nothing is written unless the program would take the whole; answered with no, or after a
     preview that fails, the file is as it was.
     """
-    ask = asking(yes=yes, dry_run=dry_run)
-    found = Engine.find(stack, engine)
-    ended(configuration.set_(found, console(), assignments, dry_run=dry_run, confirm=ask))
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over)
+    ended(configuration.set_(Engine.find(stack, engine), how, assignments))
 
 
-@config_app.command("unset", epilog=ROLLING_EXIT_CODES)
+@config_app.command("unset", epilog=RELEASE_EXIT_CODES)
 def config_unset(
     keys: Annotated[list[str], typer.Argument(metavar="KEY…")],
     *,
     dry_run: DryRun = False,
     yes: Yes = False,
+    take_over: TakeOver = False,
     stack: Stack = None,
     engine: Engines = None,
 ) -> None:
     """Take keys out of the stack's env file, as `config set` puts them in."""
-    ask = asking(yes=yes, dry_run=dry_run)
-    found = Engine.find(stack, engine)
-    ended(configuration.unset(found, console(), keys, dry_run=dry_run, confirm=ask))
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over)
+    ended(configuration.unset(Engine.find(stack, engine), how, keys))
 
 
 @config_app.command("diff", epilog=EXIT_CODES)
@@ -385,19 +383,19 @@ def config_diff(
     configuration.diff(Engine.find(stack, engine), console(), file, as_json=json)
 
 
-@config_app.command("import", epilog=ROLLING_EXIT_CODES)
+@config_app.command("import", epilog=RELEASE_EXIT_CODES)
 def config_import(
     file: Annotated[Path, typer.Argument(help="A whole env file.")],
     *,
     dry_run: DryRun = False,
     yes: Yes = False,
+    take_over: TakeOver = False,
     stack: Stack = None,
     engine: Engines = None,
 ) -> None:
     """Make FILE the stack's env file, as `config set` does: all of it or nothing."""
-    ask = asking(yes=yes, dry_run=dry_run)
-    found = Engine.find(stack, engine)
-    ended(configuration.import_(found, console(), file, dry_run=dry_run, confirm=ask))
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over)
+    ended(configuration.import_(Engine.find(stack, engine), how, file))
 
 
 @config_app.command("prune", epilog=EXIT_CODES)
@@ -451,13 +449,14 @@ FromFile = Annotated[
 ]
 
 
-@secret_app.command("set", epilog=ROLLING_EXIT_CODES)
+@secret_app.command("set", epilog=RELEASE_EXIT_CODES)
 def secret_set(
     key: SecretName,
     *,
     from_file: FromFile = None,
     dry_run: DryRun = False,
     yes: Yes = False,
+    take_over: TakeOver = False,
     stack: Stack = None,
     engine: Engines = None,
 ) -> None:
@@ -466,18 +465,18 @@ def secret_set(
     The value comes from a prompt that shows nothing, from standard input, or from a file. While
     other settings of a new stack are missing it is set, and nothing rolls yet.
     """
-    ask = asking(yes=yes, dry_run=dry_run)
-    found = Engine.find(stack, engine)
-    ended(secret_values.set_(found, console(), key, from_file, dry_run=dry_run, confirm=ask))
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over)
+    ended(secret_values.set_(Engine.find(stack, engine), how, key, from_file))
 
 
-@secret_app.command("rotate", epilog=ROLLING_EXIT_CODES)
+@secret_app.command("rotate", epilog=RELEASE_EXIT_CODES)
 def secret_rotate(
     key: SecretName,
     *,
     from_file: FromFile = None,
     dry_run: DryRun = False,
     yes: Yes = False,
+    take_over: TakeOver = False,
     stack: Stack = None,
     engine: Engines = None,
 ) -> None:
@@ -485,24 +484,23 @@ def secret_rotate(
 
     REGISTRY_TOKEN makes the cluster's pull secret anew, and rolls nothing.
     """
-    ask = asking(yes=yes, dry_run=dry_run)
-    found = Engine.find(stack, engine)
-    ended(secret_values.rotate(found, console(), key, from_file, dry_run=dry_run, confirm=ask))
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over)
+    ended(secret_values.rotate(Engine.find(stack, engine), how, key, from_file))
 
 
-@secret_app.command("import", epilog=ROLLING_EXIT_CODES)
+@secret_app.command("import", epilog=RELEASE_EXIT_CODES)
 def secret_import(
     file: Annotated[Path, typer.Argument(help="KEY=value a line.")],
     *,
     dry_run: DryRun = False,
     yes: Yes = False,
+    take_over: TakeOver = False,
     stack: Stack = None,
     engine: Engines = None,
 ) -> None:
     """Encrypt the values of a file into the stack's: all of them or none, and preview and roll."""
-    ask = asking(yes=yes, dry_run=dry_run)
-    found = Engine.find(stack, engine)
-    ended(secret_values.import_(found, console(), file, dry_run=dry_run, confirm=ask))
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over)
+    ended(secret_values.import_(Engine.find(stack, engine), how, file))
 
 
 # --- releases, and the history ------------------------------------------------------------------
@@ -565,9 +563,10 @@ def status(
     """Is production well? If not: what is wrong, the likely cause, and what to do.
 
     Unhealthy is: a node or API server that is not ready, a missing etcd member, a service that
-    does not run its release, a pod that fails, a certificate that ends within 30 days, a last `up`
-    that failed, and whatever cannot be asked. A rollout under way is not, nor a pod that boots: a
-    first boot of the api may take 240 seconds (the migration lock).
+    does not run its release, a pod that fails, a DNS record or an object in the cluster that is not
+    as the last `up` left it, a certificate that ends within 30 days, a last `up` that failed, and
+    whatever cannot be asked. A rollout under way is not, nor a pod that boots: a first boot of the
+    api may take 240 seconds (the migration lock).
     """
     if not watch(Engine.find(stack, engine), console(), again=watch_it, as_json=json):
         raise typer.Exit(1)

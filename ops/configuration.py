@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,18 +12,17 @@ from rich.console import Console
 
 from honeydue import application, env_file
 from honeydue.images.references import SERVICES
-from ops import env_edit
+from ops import change, env_edit
+from ops.change import How
 from ops.cluster import configuration_objects
+from ops.desired import Desired, Undo, apply
 from ops.engine import Engine
 from ops.problems import Problem, Refused, refused
 from ops.stack_settings import (
     KEYS,
-    Confirm,
     StackSettings,
     content_of,
     refuse_all,
-    replace,
-    roll,
     rolling,
     what_rolls,
 )
@@ -115,14 +115,7 @@ def unknown(key: str, stack: StackSettings) -> Refused:
 # Set, unset, import
 
 
-def set_(
-    engine: Engine,
-    console: Console,
-    assignments: Sequence[str],
-    *,
-    dry_run: bool,
-    confirm: Confirm,
-) -> int:
+def set_(engine: Engine, how: How, assignments: Sequence[str]) -> int:
     """`assignments` are KEY=value. Nothing is written unless the whole is right."""
     values: dict[str, str] = {}
     for number, assignment in enumerate(assignments, start=1):
@@ -143,12 +136,10 @@ def set_(
     stack = StackSettings.of(engine)
     text = _text(stack)
     fresh = env_edit.with_values(text, values, _ORDER).encode()
-    return _change(stack, console, fresh, dry_run=dry_run, confirm=confirm)
+    return _change(stack, how, fresh, f"config set {' '.join(values)}")
 
 
-def unset(
-    engine: Engine, console: Console, keys: Sequence[str], *, dry_run: bool, confirm: Confirm
-) -> int:
+def unset(engine: Engine, how: How, keys: Sequence[str]) -> int:
     stack = StackSettings.of(engine)
     text = _text(stack)
     values, _ = env_file.read(stack.env or b"", stack.env_name)
@@ -159,49 +150,40 @@ def unset(
                 f"python -m ops config show --stack {engine.stack} lists what does",
             )
     fresh = env_edit.without(text, keys).encode()
-    return _change(stack, console, fresh, dry_run=dry_run, confirm=confirm)
+    return _change(stack, how, fresh, f"config unset {' '.join(keys)}")
 
 
-def import_(
-    engine: Engine, console: Console, file: Path, *, dry_run: bool, confirm: Confirm
-) -> int:
+def import_(engine: Engine, how: How, file: Path) -> int:
     """`file` takes the env file's place, comments and all."""
     stack = StackSettings.of(engine)
     fresh = content_of(file)
     if stack.env is None:
-        console.print(f"{stack.env_name} does not exist yet", markup=False)
-    return _change(stack, console, fresh, dry_run=dry_run, confirm=confirm)
+        how.console.print(f"{stack.env_name} does not exist yet", markup=False)
+    return _change(stack, how, fresh, f"config import {file.name}")
 
 
-def _change(
-    stack: StackSettings, console: Console, fresh: bytes, *, dry_run: bool, confirm: Confirm
-) -> int:
+def _change(stack: StackSettings, how: How, fresh: bytes, doing: str) -> int:
+    console = how.console
     refuse_all(_at_a_secret(stack.problems(env=fresh), stack))
     before, after = (
         stack.environment,
         StackSettings(stack.engine, stack.configured, stack.env_name, fresh).environment,
     )
     if fresh == stack.env:
-        console.print(
-            f"{stack.env_name} says that already; what runs may differ: "
-            f"python -m ops config diff --stack {stack.engine.stack}",
-            markup=False,
-            soft_wrap=True,
-        )
-        return 0
-    _show_changes(console, before, after)
-    services = rolling(before, after)
-    console.print(f"\n{what_rolls(services)}", markup=False)
-    if dry_run:
+        # An earlier run may have been killed before that came true.
+        console.print(f"{stack.env_name} says that already", markup=False, soft_wrap=True)
+    else:
+        _show_changes(console, before, after)
+        console.print(f"\n{what_rolls(rolling(before, after))}", markup=False)
+    if how.dry_run:
         console.print("dry run: nothing was changed")
         return 0
-    replace(stack.env_path, fresh, expected=stack.env)
-    return roll(
-        stack,
-        console,
-        confirm=confirm,
-        undo=lambda: replace(stack.env_path, stack.env, expected=fresh),
-    )
+
+    def make() -> Undo:
+        return apply(stack, dataclasses.replace(Desired.of(stack), env=fresh))
+
+    console.print()
+    return change.settings(stack.engine, how, doing, make).code
 
 
 def _at_a_secret(problems: list[Problem], stack: StackSettings) -> list[Problem]:

@@ -15,7 +15,7 @@ from honeydue.images.references import SERVICES, path_of
 from honeydue.images.registry import Registry, RegistryError, nearest
 from ops import change, preflight
 from ops.change import Change, How, Released
-from ops.desired import Desired, Undo, apply
+from ops.desired import Desired
 from ops.engine import Engine
 from ops.images import registry_of
 from ops.message import BY, POINT_OF_NO_RETURN, SERVICE, Message, operator
@@ -125,21 +125,10 @@ def way_back(
         )
     return Back(
         name=f"release {good}",
-        restore=lambda: restore(engine, good),
+        restore=lambda: change.restore(engine, good),
         message=Message(f"rollback to {good}"),
         release=good,
     ), ""
-
-
-def restore(engine: Engine, to: Release) -> Undo:
-    """The settings as that release had them. Secrets stay as they are."""
-    stack = StackSettings.of(engine)
-    return apply(stack, as_it_was(stack, to))
-
-
-def as_it_was(stack: StackSettings, to: Release) -> Desired:
-    wanted = Desired.of(stack).pinned({name: image.pin for name, image in to.services.items()})
-    return wanted.with_environment(to.environment) if to.environment else wanted
 
 
 # --- what to deploy -----------------------------------------------------------------------------

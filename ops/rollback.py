@@ -13,7 +13,7 @@ from honeydue.images.references import SERVICES
 from honeydue.images.registry import Registry, RegistryError
 from ops import change, preflight
 from ops.change import Change, How, Released
-from ops.deploy import as_it_was, in_registry
+from ops.deploy import in_registry
 from ops.desired import Desired
 from ops.engine import Engine
 from ops.images import registry_of
@@ -77,7 +77,7 @@ def rollback(
 
     def wanted(read: StackSettings) -> Desired:
         if goal.release is not None and service is None:
-            return as_it_was(read, goal.release)
+            return change.as_it_was(read, goal.release)
         return Desired.of(read).pinned(goal.pins)
 
     asked = preflight.Asked(

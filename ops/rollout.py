@@ -309,7 +309,8 @@ def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Trie
             tried = replace(
                 tried,
                 code=code,
-                interrupted=child.interrupted,
+                # Pressed too late, the engine ends well all the same.
+                interrupted=child.interrupted and code != 0,
                 overdue=budget if child.overdue else None,
                 lines=tuple(lines),
                 api=tried.api or _api(ground.engine),
@@ -494,7 +495,7 @@ def _go_back(
     console.print()
     console.print(Text(f"{tried.phase} failed: {tried.because}", "red"), soft_wrap=True)
     console.print(f"Rolling back to {back.name}, for at most {span(budget)}\n", soft_wrap=True)
-    trailers = {BY: operator(), **back.message.trailers, BECAUSE: tried.because}
+    trailers = {BY: operator(), **back.message.trailers, BECAUSE: ground.hide(tried.because)}
     if tried.run is not None:
         trailers[ROLLS_BACK] = str(tried.run)
     try:

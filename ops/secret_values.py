@@ -18,9 +18,11 @@ from rich.console import Console
 
 from honeydue import application, env_file, rules
 from honeydue.problems import Wrong
+from ops import change
+from ops.change import How
 from ops.engine import Engine
 from ops.problems import Problem, Refused, refused
-from ops.stack_settings import Confirm, StackSettings, content_of, roll, what_rolls
+from ops.stack_settings import StackSettings, content_of, what_rolls
 from ops.table import cells, table
 
 
@@ -84,35 +86,20 @@ SECRETS: Final = {
 # The verbs
 
 
-def set_(
-    engine: Engine,
-    console: Console,
-    name: str,
-    file: Path | None,
-    *,
-    dry_run: bool,
-    confirm: Confirm,
-) -> int:
+def set_(engine: Engine, how: How, name: str, file: Path | None) -> int:
     secret = _known(name)
     value = _value(secret, file)
-    return _change(engine, console, {name: value}, dry_run=dry_run, confirm=confirm)
+    return _change(engine, how, {name: value}, "set")
 
 
-def rotate(
-    engine: Engine,
-    console: Console,
-    name: str,
-    file: Path | None,
-    *,
-    dry_run: bool,
-    confirm: Confirm,
-) -> int:
+def rotate(engine: Engine, how: How, name: str, file: Path | None) -> int:
     """A new value: made here where nobody else issues it, else asked for."""
     secret = _known(name)
+    console = how.console
     if not secret.issued:
         console.print("Whoever is logged in has to log in again.", markup=False)
         made = {name: strong_key()}
-        return _change(engine, console, made, dry_run=dry_run, confirm=confirm)
+        return _change(engine, how, made, "rotate")
     console.print(f"{secret.issued}\n", markup=False, soft_wrap=True)
     group = next((pair for pair in _TOGETHER if name in pair), (name,))
     if len(group) > 1 and (file is not None or not sys.stdin.isatty()):
@@ -121,16 +108,14 @@ def rotate(
             "python -m ops secret import FILE, with a line KEY=value for each",
         )
     values = {each: _value(SECRETS[each], file) for each in group}
-    return _change(engine, console, values, dry_run=dry_run, confirm=confirm)
+    return _change(engine, how, values, "rotate")
 
 
-def import_(
-    engine: Engine, console: Console, file: Path, *, dry_run: bool, confirm: Confirm
-) -> int:
+def import_(engine: Engine, how: How, file: Path) -> int:
     """KEY=value a line. What the file does not name stays as it is."""
-    code = _change(engine, console, read(file), dry_run=dry_run, confirm=confirm)
-    if not code and not dry_run:
-        console.print(f"{file} is not needed any more: rm {file}", markup=False, soft_wrap=True)
+    code = _change(engine, how, read(file), "import")
+    if not code and not how.dry_run:
+        how.console.print(f"{file} is not needed any more: rm {file}", markup=False, soft_wrap=True)
     return code
 
 
@@ -201,14 +186,8 @@ def _value(secret: Secret, file: Path | None) -> str:
 # Changing
 
 
-def _change(
-    engine: Engine,
-    console: Console,
-    values: Mapping[str, str],
-    *,
-    dry_run: bool,
-    confirm: Confirm,
-) -> int:
+def _change(engine: Engine, how: How, values: Mapping[str, str], verb: str) -> int:
+    console = how.console
     stack = StackSettings.of(engine)
     before = {name: _now(stack, SECRETS[name]) for name in values}
     changed = {name: value for name, value in values.items() if before[name] != value}
@@ -226,24 +205,16 @@ def _change(
     problems += [each for each in fresh if each.what not in told]
     if problems:
         raise Refused(*problems)
-    if not changed:
-        console.print("the stack has that already: nothing was changed")
-        return 0
-    shown = table("Secret", "Change", "Read by")
-    for name in changed:
-        reader = ", ".join(SECRETS[name].services) or "kubelet, at each pull"
-        shown.add_row(*cells(name, "new value" if before[name] else "set", reader))
-    console.print(shown)
-    services = tuple(dict.fromkeys(s for name in changed for s in SECRETS[name].services))
-    how = what_rolls(services)
-    if REGISTRY_TOKEN in changed:
-        how += "; the pull secret is made anew, in place"
-    console.print(f"\n{how}", markup=False)
-    if dry_run:
+    if changed:
+        _show_changes(console, changed, before)
+    else:
+        # An earlier run may have been killed before that came true.
+        console.print("the stack has that already")
+    if how.dry_run:
         console.print("dry run: nothing was changed")
         return 0
-    undo = _write(engine, changed, before)
     if rest:
+        _write(engine, changed, before)
         console.print(
             f"\nset. Nothing rolls yet: {len(rest)} other "
             f"setting{'s are' if len(rest) > 1 else ' is'} wrong or missing:",
@@ -252,7 +223,23 @@ def _change(
         for problem in rest:
             console.print(f"  {problem}", markup=False, soft_wrap=True)
         return 0
-    return roll(stack, console, confirm=confirm, undo=undo)
+    console.print()
+    doing = f"secret {verb} {' '.join(values)}"
+    return change.settings(engine, how, doing, lambda: _write(engine, changed, before)).code
+
+
+def _show_changes(
+    console: Console, changed: Mapping[str, str], before: Mapping[str, str | None]
+) -> None:
+    shown = table("Secret", "Change", "Read by")
+    for name in changed:
+        reader = ", ".join(SECRETS[name].services) or "kubelet, at each pull"
+        shown.add_row(*cells(name, "new value" if before[name] else "set", reader))
+    console.print(shown)
+    rolls = what_rolls(tuple(dict.fromkeys(s for name in changed for s in SECRETS[name].services)))
+    if REGISTRY_TOKEN in changed:
+        rolls += "; the pull secret is made anew, in place"
+    console.print(f"\n{rolls}", markup=False)
 
 
 def _write(

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
 from honeydue import application, env_file
 from honeydue.images.references import SERVICES
 from honeydue.problems import Problem as Wrong
@@ -147,39 +145,6 @@ def what_rolls(services: tuple[str, ...]) -> str:
 
 
 Confirm = Callable[[str], bool]
-
-
-def roll(
-    stack: StackSettings, console: Console, *, confirm: Confirm, undo: Callable[[], None]
-) -> int:
-    """The engine's preview, the question, the engine's `up`; the exit code. The change stands in
-    the files by then: it is taken back by `undo` unless `up` is begun."""
-    undone = "nothing was changed"
-    if stack.built:
-        console.print(
-            "`up` makes the whole stack what its settings say: a commit that was checked out in "
-            f"{stack.section('app').get('path')} since the last one is built and rolls too",
-            markup=False,
-            soft_wrap=True,
-        )
-    try:
-        code = stack.engine.preview()
-        agreed = not code and confirm("Do it?")
-    except BaseException:
-        undo()
-        raise
-    if not agreed:
-        undo()
-        console.print(f"{undone}: the preview failed" if code else undone)
-        return code or 1
-    code = stack.engine.up()
-    if code:
-        console.print(
-            "\nthe new settings stand in the stack's files, and `up` did not end well: mend what "
-            "it says and run it again, or set the old values again",
-            soft_wrap=True,
-        )
-    return code
 
 
 # Files

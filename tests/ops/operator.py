@@ -14,12 +14,37 @@ from typing import Any
 
 import pytest
 
+from honeydue.kubernetes.catalogue import WORKLOADS, deployment
 from ops.cli import main
 from tests.ops.pulumi import Pulumi
 from tests.settings import sample
 
 ENV = "# Web\n" + sample.env_text()
 SECTIONS = ("registry", "secrets", "snapshots", "redis", "signing")  # with a secret in them
+
+
+def _deployment(config: str) -> Any:
+    inputs = deployment(
+        next(each for each in WORKLOADS if each.name == "api"),
+        namespace="honeydue",
+        image="gitea.treytartt.com/admin/honeydue-api@sha256:" + "a1" * 32,
+        tag="237c6b8",
+        config=config,
+        secrets="honeydue-secrets-1",
+    )
+    return {"type": "kubernetes:apps/v1:Deployment", "custom": True, "inputs": inputs}
+
+
+PLAN = {
+    "steps": [
+        {
+            "op": "update",
+            "urn": "urn:pulumi:prod::honeydue::kubernetes:apps/v1:Deployment::honeydue-api",
+            "oldState": _deployment("honeydue-config-api-1"),
+            "newState": _deployment("honeydue-config-api-2"),
+        }
+    ]
+}
 
 
 class Terminal(io.StringIO):
@@ -72,14 +97,21 @@ class Operator:
             "config": entries,
             "config_set": "",
             "config_rm": "",
-            "preview": "PREVIEW",
-            "up": "UP",
+            "preview": PLAN,
+            "up": {"shell": "echo UP"},
+            # Never deployed: there is no cluster to lock, watch, or go back in.
+            "stack_output": {},
+            "whoami": {"url": f"file://{self.env_file.parent}"},
         }
 
     @property
     def did(self) -> list[str]:
-        """What was asked of pulumi, without the reading."""
-        return [verb for verb in self.pulumi.verbs if not verb.startswith("config --show")]
+        """What was asked of pulumi, without the reading, and without the words of a message."""
+        return [
+            verb.partition(" --message")[0].partition(" --json")[0]
+            for verb in self.pulumi.verbs
+            if verb.startswith(("config set", "config rm", "preview", "up"))
+        ]
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from honeydue import application, env_file
+from honeydue.images import keys
 from honeydue.images.references import SERVICES, TAG_ANNOTATION
 from honeydue.kubernetes.catalogue import NAME, WORKLOADS, deployment
 from honeydue.kubernetes.hashing import content_hash
@@ -44,6 +45,9 @@ REPOSITORY = "gitea.treytartt.com/admin/honeydue-"
 URLS = {"api": "https://api.myhoneydue.com", "admin": "https://admin.myhoneydue.com"}
 CANARY = "canary-of-the-database-7Gq"
 NODES = {"honeydue-1": "203.0.113.1", "honeydue-2": "203.0.113.2", "honeydue-3": "203.0.113.3"}
+
+_KEY = keys.generate()
+SIGNING = {"publicKey": keys.public_pem(_KEY), "privateKey": keys.private_pem(_KEY)}
 
 Behaviour = str
 """ok, slow, pull-fails, crashes, never-ready: as `python -m rehearsal behave` calls them."""
@@ -74,6 +78,7 @@ class Production:
     breaks: dict[str, str] = field(default_factory=dict)
     during: dict[str, Callable[[], None]] = field(default_factory=dict)
     secret: str = "honeydue-secrets-1111111111"
+    secrets: dict[str, str] = field(default_factory=dict)
     objects: dict[str, dict[str, Json]] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -112,6 +117,12 @@ class Production:
             config=f"honeydue-config-{service}-{content_hash(data)}",
             secrets=self.secret,
         )
+
+    def secret_named(self, value: str) -> str:
+        """Its Secret's name, once a value is set: another one for another value."""
+        first = value == sample.CONFIG["secrets"]["SECRET_KEY"]
+        found = hashlib.sha256(value.encode()).hexdigest()[:10]
+        return "honeydue-secrets-" + ("1" * 10 if first else found)
 
     # What runs
 
@@ -319,14 +330,29 @@ class FakeEngine(Engine):
             **copy.deepcopy(sample.CONFIG),
             "images": dict(p.images),
             "app": {"path": "../app"},
+            "signing": SIGNING,
             "envFile": str(p.env),
         }
-        values["secrets"]["POSTGRES_PASSWORD"] = CANARY
-        secret = frozenset({"secrets", "registry", "snapshots", "redis", "hcloudToken"})
+        values["secrets"] |= {"POSTGRES_PASSWORD": CANARY, **p.secrets}
+        secret = frozenset(
+            {
+                "secrets",
+                "registry",
+                "snapshots",
+                "redis",
+                "hcloudToken",
+                "cloudflareToken",
+                "signing",
+            }
+        )
         return Configured(values, secret)
 
     def set(self, key: str, value: str, *, secret: bool) -> None:
-        assert not secret
+        if secret:
+            self.production.said.append(f"set {key}")
+            self.production.secret = self.production.secret_named(value)
+            self.production.secrets[key.rpartition(".")[2]] = value
+            return
         self.production.said.append(f"set {key} {value.partition('@')[0]}")
         self.production.images[key.removeprefix("honeydue:images.")] = value
 

@@ -82,8 +82,9 @@ def test_dry_run_sets_nothing(ops: Operator) -> None:
 
 def test_the_value_that_is_set_already_changes_nothing(ops: Operator) -> None:
     same = sample.CONFIG["secrets"]["EMAIL_HOST_PASSWORD"]
+    ops.answers["preview"] = {"steps": [], "changeSummary": {"same": 120}}
     code, read = ops("secret", "set", "EMAIL_HOST_PASSWORD", "--yes", pipes=same)
-    assert (code, ops.did) == (0, [])
+    assert (code, ops.did) == (0, ["preview"])
     assert "has that already" in read
 
 
@@ -135,12 +136,10 @@ def test_answered_with_no_a_value_that_was_not_there_is_taken_out(ops: Operator)
     assert ops.did == [put("secrets.FCM_SERVER_KEY"), "preview", rm]
 
 
-def test_a_preview_that_fails_puts_the_old_value_back_and_passes_its_code_on(
-    ops: Operator,
-) -> None:
+def test_a_preview_that_fails_puts_the_old_value_back(ops: Operator) -> None:
     ops.answers["preview"] = {"error": "the API server does not answer"}
     code, _ = ops("secret", "set", "EMAIL_HOST_PASSWORD", "--yes", pipes=CANARY)
-    assert code == 255
+    assert code == 1
     assert ops.did == [put("secrets.EMAIL_HOST_PASSWORD"), "preview", *ops.did[:1]]
 
 
