@@ -21,8 +21,6 @@ from rehearsal.engine import events
 from rehearsal.engine.errors import EngineError
 from rehearsal.engine.events import Listener, Op
 from rehearsal.engine.journal import Journal
-from rehearsal.engine.monitor import Monitor
-from rehearsal.engine.program import run_program
 from rehearsal.engine.project import Configuration, Project, StackFile
 from rehearsal.engine.provider import Properties, ProviderError
 from rehearsal.engine.recovery import settle
@@ -283,6 +281,10 @@ class Deployment:
                     run.warn(f"the run is saved, but not in the history: {error}")
 
     def _program(self, run: Run) -> None:
+        # They import Pulumi's SDK and gRPC: half of the time of a verb that runs no program.
+        from rehearsal.engine.monitor import Monitor  # noqa: PLC0415
+        from rehearsal.engine.program import run_program  # noqa: PLC0415
+
         before = run.journal.resources
         registrar = Registrar(run, before)
 
