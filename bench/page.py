@@ -319,8 +319,9 @@ same hammer while nothing happens; `gap` is the longest time without a good answ
 |---|---|---|---|---|---|---|---|
 {chr(10).join(map(row, names))}
 
-Real: the api's Go processes and how they drain, the rollout by Kubernetes' own controllers, probes,
-preStop and grace period, TLS and HTTP. Played: Cloudflare's edge and Traefik (two seconds between
-configurations, as the real one), and the way from a node to a pod, without kube-proxy or a pod
-network. Builds and engine share the processors with the users here, which is what the ratios show:
+Real: the api's Go processes and how they drain, the rollout by Kubernetes' own controllers, TLS and
+HTTP of every request. Played: the kubelets (probes, preStop and grace period by their rules),
+Cloudflare's edge, Traefik (two seconds between configurations, as the real one's), and the way from
+a node to a pod: no kube-proxy, no pod network. Builds and engine share the processors with the users
+here, which is what the ratios show:
 in production they do not."""
