@@ -7,6 +7,7 @@ is no failure, and nothing is given up before the Deployment's own deadline: Kub
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Literal
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -328,6 +329,7 @@ def wait(
 
 # --- showing ------------------------------------------------------------------------------------
 
+_WRONG: Final = re.compile(r"\b(?:error|warning|fail(?:ed|ure)?|panic)\b", re.IGNORECASE)
 SILENT: Final = "API does not answer, still trying"
 _STYLES: Final = {"converged": "green", "rolling": "yellow", "paused": "yellow"}
 
@@ -356,6 +358,7 @@ class Watching:
         self._looks = self._seen = 0  # begun, ended
         self._told: dict[str, str] = {}
         self._live: Live | None = None
+        self._engine = ""  # its last line
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Watching:
@@ -390,7 +393,13 @@ class Watching:
         return self._before or {}
 
     def line(self, said: str) -> None:
-        """What the engine prints, above the table. Its colours stay."""
+        """What the engine prints. On a terminal only what is wrong stays; of the rest its last line
+        is below the table, as a sign of life. Elsewhere all of it, with its colours."""
+        if self._live is not None and not _WRONG.search(said):
+            if plain := Text.from_ansi(said).plain.strip():
+                self._engine = plain
+                self._show()
+            return
         self._console.print(Text.from_ansi(said), soft_wrap=True)
 
     def wait(self, seconds: float) -> Mapping[str, Rollout]:
@@ -422,7 +431,8 @@ class Watching:
 
     def _show(self) -> None:
         if self._live is not None:
-            self._live.update(table(self.rollouts, self.silent), refresh=True)
+            doing = Text(self._engine, "dim", overflow="ellipsis", no_wrap=True)
+            self._live.update(Group(table(self.rollouts, self.silent), doing), refresh=True)
             return
         if bool(self.silent) != bool(self._told.get("")):
             self._told[""] = self.silent

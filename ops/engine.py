@@ -453,6 +453,12 @@ def _run_of(record: Any, number: int, checkpoint: Callable[[], Any]) -> Run:
     )
 
 
+def _named(record: Path) -> float:
+    """Seconds since 1970 of a record's name, `<stack>-<nanoseconds>.history.json`."""
+    stamp = record.name.partition(".history")[0].rpartition("-")[2]
+    return int(stamp) / 1e9 if stamp.isdigit() else 0.0
+
+
 def _moment(said: Any) -> datetime:
     if isinstance(said, str) and said:
         return datetime.fromisoformat(said.replace("Z", "+00:00"))
@@ -488,7 +494,11 @@ class _Files:
     def runs(self) -> Iterator[Run]:
         records = self._records()
         for number, record in zip(range(len(records), 0, -1), records, strict=True):
-            yield _run_of(self._load(record, record), number, partial(self._checkpoint, record))
+            try:
+                said = self._load(record, record)
+            except Refused:  # one that cannot be read says nothing of the others
+                said = {"kind": "?", "result": "unreadable", "startTime": _named(record)}
+            yield _run_of(said, number, partial(self._checkpoint, record))
 
     def _records(self) -> list[Path]:
         """Newest first."""

@@ -465,16 +465,24 @@ def test_in_a_pipe_every_change_is_one_line_among_the_engines(cluster: Cluster) 
     ]
 
 
-def test_on_a_terminal_the_table_stands_below_what_the_engine_prints(cluster: Cluster) -> None:
+def test_on_a_terminal_the_engine_is_one_line_and_only_what_is_wrong_stays(
+    cluster: Cluster,
+) -> None:
     out = io.StringIO()
     console = Console(file=out, width=100, highlight=False, force_terminal=True, color_system=None)
     with Watching(cluster.api, console, ("api",), every=0.01) as watching:
         until(lambda: "0/3 ready" in out.getvalue())
+        watching.line("images-api  exporting to image")
+        until(lambda: "exporting to image" in out.getvalue())
+        watching.line("error: the push failed")
+        watching.line("images-worker  exporting to image")
+        until(lambda: "images-worker" in out.getvalue())
         before = len(out.getvalue())
-        watching.line("the engine's line")
-        until(lambda: "0/3 ready" in out.getvalue()[before:])
-    after = out.getvalue()[before:]
-    assert after.index("the engine's line") < after.index("0/3 ready")
+        until(lambda: "images-worker" in out.getvalue()[before:])
+    frame = out.getvalue()[before:]
+    assert frame.index("0/3 ready") < frame.index("images-worker")
+    assert "images-api" not in frame
+    assert out.getvalue().count("error: the push failed") == 1
     # What stays when it is over is the table as it was last.
     last = out.getvalue().rstrip().splitlines()[-1].rsplit("\x1b[2K", 1)[-1]
     assert last.split()[:4] == ["api", "0/3", "ready", "rolling,"]

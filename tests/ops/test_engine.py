@@ -257,6 +257,17 @@ def test_past_runs_are_numbered_from_the_oldest_and_read_newest_first(
     assert (oldest.ended - oldest.started).total_seconds() == 30
 
 
+def test_a_record_that_cannot_be_read_keeps_its_number_and_hides_no_other(
+    prod: Engine, tmp_path: Path
+) -> None:
+    run_of(tmp_path / "state", 1, kind="update", result="succeeded")
+    broken = past(tmp_path / "state", 1_795_000_000_000_000_000, {})
+    broken.with_name(broken.name.replace(".checkpoint.", ".history.")).write_text("{")
+    newest, oldest = prod.runs()
+    assert (newest.number, newest.result, newest.started.year) == (2, "unreadable", 2026)
+    assert (oldest.number, oldest.result) == (1, "succeeded")
+
+
 def test_pulumi_clouds_runs_have_its_own_version(pulumi: Pulumi, prod: Engine) -> None:
     pulumi.answers(
         whoami={"url": "https://api.pulumi.com"},
