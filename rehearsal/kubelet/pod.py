@@ -127,8 +127,10 @@ class Pod:
             each.abandon()
 
     def _until_ended(self) -> None:
-        while not self._off.is_set() and not self._gone:
+        while not self._off.is_set():
             self._changed.clear()
+            if self._gone:
+                return
             now = time.time()
             try:
                 if not self._containers:
@@ -140,12 +142,14 @@ class Pod:
                 # The Node authorizer hears of a pod a moment after us: until then what the pod
                 # names is forbidden.
                 at = now + (RETRY / 4 if refusal.status == HTTPStatus.FORBIDDEN else RETRY)
+                logger.info("%s: %s", self._path, refusal)
             except NoAnswer:
                 at = now + RETRY
             except Exception:  # one pod that we cannot play must not silence the others
                 logger.exception("%s", self._path)
                 at = now + RETRY
-            self._changed.wait(None if at == math.inf else max(0.0, at - time.time()))
+            if not self._gone:
+                self._changed.wait(None if at == math.inf else max(0.0, at - time.time()))
 
     def _prepare(self, now: float) -> None:
         spec, metadata = self.pod["spec"], self.pod["metadata"]

@@ -58,7 +58,7 @@ class PodRuntime:
     def present(self, image: str) -> bool:
         if self.behaviour.kind == "pull-fails":
             return False
-        return not self._runs(image) or self.images.present(image)
+        return not self.real(image) or self.images.present(image)
 
     def pull(self, image: str) -> str:
         if self.behaviour.kind == "pull-fails":
@@ -66,7 +66,7 @@ class PodRuntime:
                 "rpc error: code = NotFound desc = failed to pull and unpack image "
                 f'"{image}": failed to resolve reference "{image}": {image}: not found'
             )
-        if not self._runs(image):
+        if not self.real(image):
             return f'Container image "{image}" already present on machine'
         return self.images.pull(image, self.secrets())
 
@@ -79,7 +79,7 @@ class PodRuntime:
         image, name = spec["image"], spec["name"]
         log = self.log(name, attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
-        if not self._runs(image) or self.behaviour.kind == "crashes":
+        if not self.real(image) or self.behaviour.kind == "crashes":
             return Pretended(self.pod, image, self.behaviour, log, now)
         config, root = self.images.configuration(image), self.images.root(image)
         command = [*(spec.get("command") or config.get("Entrypoint") or ())]
@@ -98,9 +98,6 @@ class PodRuntime:
         cwd = root / (config.get("WorkingDir") or "/").lstrip("/")
         process = Process([str(program), *command[1:]], env, cwd, log, self.pid_file(name))
         return _Real(self, spec, process, declared, (LOOPBACK, port), now)
-
-    def _runs(self, image: str) -> bool:
-        return self.real(image)
 
 
 # --- a process ----------------------------------------------------------------------------------
