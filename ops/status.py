@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final, Literal
 
 import httpx
@@ -39,7 +40,7 @@ _LISTS: Final = {
 }
 _AT_ONCE: Final = 7  # requests
 _WITH_LOGS: Final = 5  # findings whose last line of log is fetched
-_RELEASES: Final = 5  # that are looked through for the one that runs
+_RUNS: Final = 16  # that are looked through for the release that runs
 _URL_SECONDS: Final = 2.0  # a user would have left
 UNKNOWN_TEXT: Final = "[not shown: the secrets to mask in it cannot be read]"
 
@@ -221,9 +222,16 @@ def _made(engine: Engine, updates: Future[Any], state: Future[Any]) -> Sequence[
 
 
 def _release(engine: Engine) -> Release | None:
-    if not engine.keeps_files:  # each past state is a process of a second
+    """Where each past state is a process of a second, or all of them brought the same, nobody
+    waits for it."""
+    if not engine.keeps_files:
         return None
-    return current(releases(engine.runs(), limit=_RELEASES))
+    runs = list(islice(engine.runs(), _RUNS + 1))
+    found = releases(runs[:_RUNS])
+    now = current(found)
+    # What the oldest of them left may have been brought by one before it.
+    unsure = len(runs) > _RUNS and now is not None and now.content == found[-1].content
+    return None if unsure else now
 
 
 def read_records(stack: Stack) -> Records:

@@ -697,3 +697,18 @@ def test_the_release_that_runs_is_named_with_who_made_it_and_when(
     code, read = ops("status")
     assert code == 0, read
     assert "release 1 (237c6b8), 5 h ago, by trey@laptop" in squeezed(read)
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_release_that_lies_far_back_is_not_guessed(prod: Production, ops: Ops) -> None:
+    """The oldest run that is looked at has brought nothing: one before it has."""
+    update = prod.answers["stack_history"][1]
+    history = prod.folder / "state/.pulumi/history/honeydue/prod"
+    left = (history / "prod-0.checkpoint.json").read_text()
+    for number in range(20):
+        record = {**update, "startTime": int(prod.begun.timestamp()) + number}
+        (history / f"prod-2{number:02}.history.json").write_text(json.dumps(record))
+        (history / f"prod-2{number:02}.checkpoint.json").write_text(left)
+    code, read = ops("status")
+    assert code == 0, read
+    assert not [line for line in squeezed(read) if line.startswith("release ")]
