@@ -693,6 +693,24 @@ def test_a_run_that_was_killed_in_its_rollout_and_is_run_again_is_judged_as_one(
     ops.says("rollout failed: api did not become ready", "Rolled back: production runs release 2")
 
 
+def test_a_run_that_was_killed_before_up_began_is_run_again(
+    ops: Operator, production: Production
+) -> None:
+    """It had changed the settings by then, and left its lock: of a process that is no more."""
+    production.images = {"worker": pin("worker", "1a2b3c4")}
+    assert ops("deploy", "--yes") == 0
+    assert (production.images, production.tags) == ({}, NEW)
+
+
+def test_a_run_that_was_killed_after_up_is_run_again_and_asks_what_it_did_not(
+    ops: Operator, production: Production
+) -> None:
+    production.up("deploy 237c6b8\n\nBy: trey@laptop", lambda _line: None)
+    assert ops("deploy", "--yes") == 0
+    assert production.said == []
+    ops.says("nothing to do: 237c6b8 runs already (release 3): it is well")
+
+
 def test_the_time_of_a_rollback_has_an_end(
     ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch
 ) -> None:
