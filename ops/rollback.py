@@ -67,7 +67,7 @@ def rollback(
     past a point of no return. Raises Refused when nothing was changed."""
     stack = StackSettings.of(engine)
     services = (service,) if service else SERVICES
-    # From Pulumi Cloud each is a child process of a second: all of them only when one is looked for.
+    # From Pulumi Cloud each costs a second: all of them only when one is looked for.
     found = releases(engine.runs(), limit=change.RECENT if to is None else None)
     now = current(found)
     if now is None:
