@@ -322,6 +322,5 @@ same hammer while nothing happens; `gap` is the longest time without a good answ
 Real: the api's Go processes and how they drain, the rollout by Kubernetes' own controllers, TLS and
 HTTP of every request. Played: the kubelets (probes, preStop and grace period by their rules),
 Cloudflare's edge, Traefik (two seconds between configurations, as the real one's), and the way from
-a node to a pod: no kube-proxy, no pod network. Builds and engine share the processors with the users
-here, which is what the ratios show:
-in production they do not."""
+a node to a pod: no kube-proxy, no pod network. Builds and engine share the processors with the
+users here, which is what the ratios show; in production they do not."""
