@@ -25,7 +25,7 @@ from rehearsal.cluster.clients import Api, NoAnswer, Refused
 from rehearsal.kubelet.addresses import Kubelets
 from rehearsal.kubelet.images import Images
 from rehearsal.kubelet.logs import Log, LogServer, NoLog
-from rehearsal.kubelet.pod import Pod
+from rehearsal.kubelet.pod import END_SECONDS, Pod
 
 Json = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Kubelet:
     def stop(self) -> None:
         self.ask_to_stop()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(END_SECONDS)
         for pod in self._all():
             pod.power_off()
             pod.join()
@@ -105,7 +105,8 @@ class Kubelet:
             except (NoAnswer, Refused, OSError, http.client.HTTPException, ValueError):
                 pass
             except Exception:
-                logger.exception("kubelet of %s", self.name)
+                if not self._off.is_set():  # a connection is closed under its reader
+                    logger.exception("kubelet of %s", self.name)
             self._off.wait(AGAIN)
 
     def _tell_port(self) -> None:
