@@ -109,6 +109,7 @@ class Listener:
         self._tls = tls
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._stopped = False
         self._socket = socket.create_server((host, port), backlog=256)
         self.host, self.port = host, int(self._socket.getsockname()[1])
         threading.Thread(target=self._accept, name=f"traffic {host}", daemon=True).start()
@@ -116,6 +117,7 @@ class Listener:
     def stop(self) -> None:
         """Refuses from now on, and cuts off who is connected: as a machine without power."""
         with self._lock:
+            self._stopped = True
             open_, self._open = self._open, set()
         for one in (self._socket, *open_):
             _end(one)
@@ -129,20 +131,16 @@ class Listener:
             threading.Thread(target=self._serve, args=(connection, client), daemon=True).start()
 
     def _serve(self, connection: socket.socket, client: str) -> None:
-        with self._lock:
-            self._open.add(connection)
         try:
             connection.settimeout(HANDSHAKE_SECONDS)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             secure = self._tls is not None and connection.recv(1, socket.MSG_PEEK) == TLS_RECORD
             if secure and self._tls:
-                plain, connection = (
-                    connection,
-                    self._tls().wrap_socket(connection, server_side=True),
-                )
-                with self._lock:
-                    self._open.discard(plain)
-                    self._open.add(connection)
+                connection = self._tls().wrap_socket(connection, server_side=True)
+            with self._lock:
+                if self._stopped:
+                    return
+                self._open.add(connection)
             _Conversation(connection, client, secure, self._handler)
         except OSError as error:  # also ssl.SSLError: a client that went away, or speaks no TLS
             log.debug("%s: %s", client, error)

@@ -41,10 +41,14 @@ def answer(_request: Request) -> Answer:
     return Answer(200, headers, json.dumps({"binary": "sha256:1"}).encode())
 
 
+def enough(found: Hammered, requests: int = 20) -> None:
+    while found.sent < requests:
+        time.sleep(0.01)
+
+
 def test_every_request_is_told_with_who_answered_it(begin: Callable[[Handler], Edge]) -> None:
     with hammering(begin(answer), HOST, rate=200, workers=4) as found:
-        time.sleep(0.5)
-    assert found.sent > 20
+        enough(found)
     assert (found.lost, found.failed) == (0, [])
     assert found.by("status") == {200: found.sent}
     assert found.by("pod") == {"api-1": found.sent}
@@ -61,13 +65,13 @@ def test_a_request_that_is_refused_or_answered_with_an_error_has_failed(
         return Answer.text(502, "Bad Gateway") if next(turns) % 5 == 0 else answer(request)
 
     with hammering(begin(sometimes), HOST, rate=200, workers=4) as found:
-        time.sleep(0.4)
+        enough(found)
     assert {shot.status for shot in found.failed} == {502}
     assert len(found.failed) == -(-found.sent // 5)
 
     nobody = Edge("127.0.0.1:1", begin(answer).ca)
     with hammering(nobody, HOST, rate=50, workers=2) as found:
-        time.sleep(0.2)
+        enough(found, 2)
     assert found.by("status") == {0: found.sent}
     assert "refused" in found.failed[0].error
 
