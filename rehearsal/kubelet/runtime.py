@@ -79,6 +79,7 @@ class PodRuntime:
         image, name = spec["image"], spec["name"]
         log = self.log(name, attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
+        self.log(name, attempt - 2).unlink(missing_ok=True)  # as a kubelet: one of before is kept
         if not self.real(image) or self.behaviour.kind == "crashes":
             return Pretended(self.pod, image, self.behaviour, log, now)
         config, root = self.images.configuration(image), self.images.root(image)
