@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from rich.console import Console
 from rich.text import Text
 
-from honeydue.images.references import repository
+from honeydue.images.references import repository, tag_and_digest
 from ops import hooks, plan, prune_configuration, report, rollout, urls
 from ops.api import Api
 from ops.desired import Desired, Undo, apply
@@ -26,7 +26,7 @@ from ops.engine import Engine
 from ops.lock import held
 from ops.masking import Hide, hiding
 from ops.message import BY, Message, operator
-from ops.plan import Summary
+from ops.plan import Image, Summary
 from ops.problems import Refused, refused
 from ops.releases import Release, current, last_good, releases
 from ops.rollout import Attempt, Back, Ground, Outcome
@@ -255,7 +255,8 @@ def _planned(ground: Ground, change: Change) -> Summary:
     digest = ground.engine.plan()
     app = stack.section("app").get("path")
     changed = plan.changes(digest, ground.engine.folder / str(app)) if app else None
-    summary = plan.read(digest, changed=changed)
+    pins = {s: Image(*tag_and_digest(str(pin))) for s, pin in stack.section("images").items()}
+    summary = plan.read(digest, changed=changed, pins=pins)
     plan.show(summary, ground.console)
     for note in change.notes:
         ground.console.print(note, markup=False, soft_wrap=True)

@@ -8,6 +8,7 @@ tags and digests, of everything else the path.
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import subprocess
@@ -86,14 +87,21 @@ class Summary:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def read(plan: Any, *, changed: Mapping[str, Sequence[str]] | None) -> Summary:
+def read(
+    plan: Any,
+    *,
+    changed: Mapping[str, Sequence[str]] | None,
+    pins: Mapping[str, Image] | None = None,
+) -> Summary:
     """`changed`: service → files that differ since what runs, as `changes` finds them; None: that
-    cannot be told."""
+    cannot be told. `pins`: what the settings name. A plan does not know its digest, since it is
+    what a verification will have printed: that one, or `up` fails."""
     steps = _steps(plan)
     configs = {_service_of_config(each): each for each in steps if _type(each) == _CONFIG_MAP}
     by_name = {_name(each): each for each in steps if _type(each) == _DEPLOYMENT}
     services = tuple(
-        _service(name, by_name.get(name), configs.get(name), changed) for name in SERVICES
+        _service(name, by_name.get(name), configs.get(name), changed, (pins or {}).get(name))
+        for name in SERVICES
     )
     dangers = [(each, danger) for each in steps if (danger := _danger(each)) is not None]
     dangerous = [each for each, _ in dangers]
@@ -184,11 +192,17 @@ def _told_elsewhere(step: Json) -> bool:
 
 
 def _service(
-    name: str, step: Json, config: Json, changed: Mapping[str, Sequence[str]] | None
+    name: str,
+    step: Json,
+    config: Json,
+    changed: Mapping[str, Sequence[str]] | None,
+    pin: Image | None,
 ) -> Service:
     if step is None:
         return Service(name=name, rolls="no")
     old, new = _inputs(step, "oldState"), _inputs(step, "newState")
+    if pin is not None and pin.digest:
+        new = _pinned(new, pin.digest, old)
     now, then = _image(old), _image(new)
     verb = _verb(step)
     if verb == "delete":
@@ -235,6 +249,18 @@ def _image(inputs: Json) -> Image | None:
     tag = text(dig(inputs, "metadata", "annotations", TAG_ANNOTATION))
     _, _, digest = reference.partition("@")
     return Image("" if UNKNOWN in tag else tag, "" if UNKNOWN in reference else digest)
+
+
+def _pinned(new: Json, digest: str, old: Json) -> Json:
+    """The inputs with the image that is not known yet: the one that runs, by another digest."""
+    containers = items(dig(new, "spec", "template", "spec", "containers"))
+    before = items(dig(old, "spec", "template", "spec", "containers"))
+    if not containers or UNKNOWN not in text(dig(containers[0], "image")):
+        return new
+    where = text(dig(before[0], "image")).partition("@")[0] if before else ""
+    changed = copy.deepcopy(new)
+    changed["spec"]["template"]["spec"]["containers"][0]["image"] = f"{where}@{digest}"
+    return changed
 
 
 def _image_line(files: Sequence[str] | None, now: Image | None, *, built: bool) -> str:

@@ -23,12 +23,13 @@ import httpx
 from rich.console import Console
 from rich.text import Text
 
+from honeydue import rules
 from honeydue.images import checkout, plan
-from honeydue.images.references import SERVICES, path_of
+from honeydue.images.references import SERVICES, path_of, tag_and_digest
 from honeydue.images.registry import Login, Registry, RegistryError, nearest
 from honeydue.kubernetes.capacity import Need, place
 from honeydue.kubernetes.catalogue import WORKLOADS
-from honeydue.problems import SettingsError
+from honeydue.problems import SettingsError, Wrong
 from honeydue.settings import Settings, parse
 from ops import hooks
 from ops.api import NAMESPACE, Api
@@ -382,7 +383,7 @@ class _Preflight:
     def _cloudflare(self) -> str:
         read = self._stack().stack
         token = read.configured.values.get("cloudflareToken")
-        if not isinstance(token, str) or not token:
+        if not isinstance(token, str) or not _is(rules.cloudflare_token, token):
             raise _Needs("the settings are not right")
         base = _awaited(self._environment).get("CLOUDFLARE_BASE_URL") or CLOUDFLARE
         vendor = _Vendor("Cloudflare", base, token)
@@ -403,7 +404,7 @@ class _Preflight:
 
     def _hetzner(self) -> str:
         token = self._stack().stack.configured.values.get("hcloudToken")
-        if not isinstance(token, str) or not token:
+        if not isinstance(token, str) or not _is(rules.hcloud_token, token):
             raise _Needs("the settings are not right")
         base = _awaited(self._environment).get("HCLOUD_ENDPOINT") or HETZNER
         vendor = _Vendor("Hetzner", base, token)
@@ -537,9 +538,9 @@ def _registry_failed(cause: RegistryError) -> _Failed:
 
 def _missing(registry: Registry, settings: Settings, service: str, pin: str) -> Iterator[Problem]:
     """The image of a pin, when the registry does not have it."""
-    tag, _, digest = pin.rpartition("@") if "@" in pin else ("", "", pin)
+    tag, digest = tag_and_digest(pin)
     repository = path_of(settings.registry.namespace, service)
-    if registry.digest(repository, digest) is not None:
+    if registry.digest(repository, digest or tag) is not None:
         return
     near = nearest(tag or pin, registry.tags(repository))
     there = f"there are {', '.join(near)}" if near else "there is no other"
@@ -588,6 +589,15 @@ class _Vendor:
             self.name, "https://status.hetzner.com"
         )
         return _Failed(said, Problem(said, f"look at this machine's network, and at {page}"))
+
+
+def _is(rule: Callable[[str], None], token: str) -> bool:
+    """One that is none is not sent: httpx would quote it in its error."""
+    try:
+        rule(token)
+    except Wrong:
+        return False
+    return True
 
 
 def _json(answer: httpx.Response) -> Any:

@@ -20,7 +20,7 @@ from typing import Final
 import pulumi
 
 from honeydue.images import checkout, dockerfile, ignores
-from honeydue.images.references import SERVICES, path_of
+from honeydue.images.references import SERVICES, path_of, tag_and_digest
 from honeydue.problems import Problem, SettingsError
 from honeydue.settings import Settings
 
@@ -161,7 +161,7 @@ def builder_file(name: str, environment: Mapping[str, str]) -> Path:
 
 def _pinned(s: Settings) -> tuple[dict[str, Pinned], list[Problem]]:
     named = {
-        service: _split(reference)
+        service: tag_and_digest(reference)
         for service in SERVICES
         if (reference := getattr(s.images, service)) is not None
     }
@@ -217,9 +217,3 @@ def _look_up(s: Settings, tags: Mapping[str, str], digests: dict[str, str]) -> l
             )
         )
     return problems
-
-
-def _split(value: str) -> tuple[str, str]:
-    """(tag, digest), either of which may be empty: `237c6b8`, `sha256:…`, `237c6b8@sha256:…`."""
-    tag, _, digest = value.rpartition("@") if "@" in value else (value, "", "")
-    return ("", tag) if tag.startswith("sha256:") else (tag, digest)

@@ -19,3 +19,10 @@ def path_of(namespace: str, service: str) -> str:
 def repository(*, server: str, namespace: str, service: str) -> str:
     """`gitea.treytartt.com/admin/honeydue-api`; with `@` and a digest behind it, what runs."""
     return f"{server}/{path_of(namespace, service)}"
+
+
+def tag_and_digest(pin: str) -> tuple[str, str]:
+    """Of what `honeydue:images` names, either may be empty: `237c6b8`, `sha256:…`,
+    `237c6b8@sha256:…`."""
+    tag, _, digest = pin.rpartition("@") if "@" in pin else (pin, "", "")
+    return ("", tag) if tag.startswith("sha256:") else (tag, digest)

@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from ops import plan
-from ops.plan import UNKNOWN, changed_files, changes, read
+from ops.plan import UNKNOWN, Image, changed_files, changes, read
 from rehearsal.display import state_view
 from rehearsal.engine.events import ResourceView
 from rehearsal.engine.provider import UNKNOWN as NOT_YET
 from rehearsal.engine.values import Secret
-from tests.ops.kubernetes_json import OTHER
+from tests.ops.kubernetes_json import DIGEST, OTHER
 from tests.ops.previews import (
     SECRET,
     config_map,
@@ -72,6 +72,16 @@ def test_an_image_that_is_not_built_yet_may_roll_and_the_checkout_says_how_likel
         "        image: built anew",
     ]
     assert read(told, changed=None).rolling == ("api", "worker", "admin")
+
+
+def test_a_pinned_image_is_known_although_the_plan_has_yet_to_verify_it() -> None:
+    told = document(*(released(service, UNKNOWN) for service in ("api", "worker", "admin")))
+    pins = {"api": Image("237c6b8", OTHER), "worker": Image("237c6b8", DIGEST)}
+    api, worker, admin = read(told, changed=None, pins=pins).services
+    assert (api.rolls, api.then) == ("yes", Image("237c6b8", OTHER))
+    assert api.why == ("image: another one",)
+    assert (worker.rolls, worker.why) == ("no", ("annotations only: nothing rolls",))
+    assert admin.rolls == "if its image differs"
 
 
 def test_changed_configuration_names_its_keys_and_never_a_value() -> None:
