@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from honeydue import rules
+from honeydue.problems import Wrong
 from ops.api import FIELD_MANAGER, NAMESPACE
 from ops.diagnosis import ago, dig, items, moment, text
 from ops.engine import Engine
@@ -90,6 +92,10 @@ def _some(said: Sequence[str], between: str) -> str:
 
 _RECORDS: Final = ("cloudflare:index/dnsRecord:DnsRecord", "cloudflare:index/record:Record")
 _LEADING: Final = ("A", "AAAA", "CNAME")  # what decides where a name's users go
+_TOKEN: Final = (
+    "make one at https://dash.cloudflare.com/profile/api-tokens, then: pulumi config set --secret "
+    "honeydue:cloudflareToken"
+)
 _DASHBOARD: Final = "delete it at https://dash.cloudflare.com (DNS, Records)"
 
 
@@ -126,6 +132,12 @@ def records_in(resources: Iterable[Json]) -> list[Record]:
 
 def records_of(zone: str, *, base: str, token: str) -> list[Json]:
     """All records of a zone, as Cloudflare's API has them now. Raises Refused."""
+    try:
+        rules.cloudflare_token(token)
+    except Wrong as wrong:  # and httpx would quote it
+        raise refused(
+            f"the DNS records are not known: honeydue:cloudflareToken {wrong}", _TOKEN
+        ) from None
     found: list[Json] = []
     page, pages = 1, 1
     while page <= pages:
@@ -157,8 +169,7 @@ def _get(url: str, token: str, page: int) -> Any:
         raise refused(
             f"Cloudflare does not show the DNS records to the token of honeydue:cloudflareToken: "
             f"it answers {answer.status_code}",
-            "it needs Zone > DNS > Edit for this zone: https://dash.cloudflare.com/profile/"
-            "api-tokens, then: pulumi config set --secret honeydue:cloudflareToken",
+            f"it needs Zone > DNS > Edit for this zone: {_TOKEN}",
         )
     raise _unanswered(url, f"it answers {answer.status_code}")
 

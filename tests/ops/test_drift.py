@@ -417,9 +417,16 @@ def refusal(act: Callable[[], object]) -> str:
 
 def test_a_token_that_may_not_look_is_told_which_right_it_needs(cloudflare: Listener) -> None:
     base = f"{cloudflare.url}/client/v4"
-    said = refusal(lambda: drift.records_of(ZONE, base=base, token="x" * 40))
+    said = refusal(lambda: drift.records_of(ZONE, base=base, token="another-token".ljust(40, "0")))
     assert "to the token of honeydue:cloudflareToken: it answers 403" in said
     assert "Zone > DNS > Edit" in said
+
+
+@pytest.mark.parametrize("broken", ["", f"{TOKEN}\n", f"{TOKEN}\x00", f"é{TOKEN}", "x"])
+def test_a_token_that_is_none_is_not_sent_and_not_shown(cloudflare: Listener, broken: str) -> None:
+    said = refusal(lambda: drift.records_of(ZONE, base=cloudflare.url, token=broken))
+    assert said.startswith("the DNS records are not known: honeydue:cloudflareToken ")
+    assert "pulumi config set --secret honeydue:cloudflareToken" in said
 
 
 def test_a_cloudflare_that_does_not_answer_is_no_harm_to_users(cloudflare: Listener) -> None:
