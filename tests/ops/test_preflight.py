@@ -522,6 +522,16 @@ def test_a_token_of_cloudflare_that_is_wrong(world: World) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "name"), [("cloudflareToken", "cloudflare"), ("hcloudToken", "hetzner")]
+)
+def test_a_token_that_is_none_is_neither_sent_nor_shown(world: World, key: str, name: str) -> None:
+    """httpx quotes a header that it cannot send."""
+    world.config[key] = f"{world.config[key]}\n"
+    assert key in world.fails("settings")
+    assert world.check()[name].outcome == "skipped"
+
+
 def test_a_token_that_an_account_of_cloudflare_owns_is_as_good(world: World) -> None:
     """/user/tokens/verify does not know those."""
     fault = Fault("status", path="/user/tokens/verify", status=401, message="Invalid API Token")
