@@ -296,6 +296,10 @@ def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Trie
 
         def line(said: str) -> None:
             hidden = ground.hide(said)
+            outputs = bool(lines) and lines[-1] == _OUTPUTS and bool(said.strip())
+            if outputs or _ANSI.sub("", said).strip(" :") == "Outputs":
+                lines.append(_OUTPUTS)  # forty lines that nobody looks for now
+                return
             lines.append(hidden)
             if watching is not None:
                 watching.line(hidden)
@@ -380,7 +384,7 @@ class _Child:
 def _check(ground: Ground) -> Sequence[urls.Checked]:
     given = ground.engine.outputs().get("urls")
     named = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
-    checked = urls.check(named, ground.engine.edge())
+    checked = urls.check(dict(sorted(named.items())), ground.engine.edge())
     if checked:
         ground.console.print()
         urls.show(checked, ground.console)
@@ -447,6 +451,7 @@ def _newest(engine: Engine) -> int | None:
     return None
 
 
+_OUTPUTS: Final = "(the stack's outputs)"
 _ERROR: Final = re.compile(r"\berror: *(.+)")
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 
