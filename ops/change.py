@@ -90,6 +90,17 @@ def cluster(engine: Engine) -> Iterator[Api | None]:
         yield api
 
 
+def opened(engine: Engine, how: How) -> StackSettings:
+    """The settings; Refused in words that help, when they cannot be read."""
+    from ops import preflight  # noqa: PLC0415 - as below
+
+    try:
+        return StackSettings.of(engine)
+    except Refused:
+        check(preflight.Asked(engine=engine), how)
+        raise
+
+
 def check(asked: Asked, how: How, *, must: Collection[str] | None = None) -> None:
     """Raises Refused with everything that stands in the way; `must`: of these checks, and what the
     others find is a warning."""

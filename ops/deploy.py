@@ -48,7 +48,7 @@ def deploy(
     point_of_no_return: str = "",
 ) -> Outcome:
     """Raises Refused when nothing was changed."""
-    stack = StackSettings.of(engine)
+    stack = change.opened(engine, how)
     services = (service,) if service else SERVICES
     target = _target(stack, sha, services)
     doing = f"deploy {target.tag}" + (f" of {service}" if service else "")

@@ -54,6 +54,10 @@ class To:
     pins: Mapping[str, str | None]
     release: Release | None
 
+    @property
+    def tag(self) -> str:
+        return ", ".join(sorted(self.release.tags)) if self.release is not None else self.name
+
 
 def rollback(
     engine: Engine,
@@ -65,7 +69,7 @@ def rollback(
 ) -> Outcome:
     """`to`: a release's number or a SHA; None: the last good one before what runs. `past`: also
     past a point of no return. Raises Refused when nothing was changed."""
-    stack = StackSettings.of(engine)
+    stack = change.opened(engine, how)
     services = (service,) if service else SERVICES
     # From Pulumi Cloud each costs a second: all of them only when one is looked for.
     found = releases(engine.runs(), limit=change.RECENT if to is None else None)
@@ -103,7 +107,7 @@ def rollback(
                 nowhere="The rollback failed.\n" + by_hand(goal.release),
                 nothing=f"nothing to do: {goal.name} runs already",
                 done=lambda outcome: _done(goal, outcome),
-                released=Released(verb="rollback", tag=goal.name, pins=goal.pins),
+                released=Released(verb="rollback", tag=goal.tag, pins=goal.pins),
                 notes=tuple(_notes(goal, now, service)),
             ),
         )

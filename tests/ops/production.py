@@ -286,6 +286,8 @@ class Production:
                 if wrong and service == "api":
                     break
         wrong = wrong or phase("vendor")
+        for said in ("Outputs:", "    kubeconfig: [secret]", "", "Duration: 3s"):
+            each(said)
         if wrong:
             each(f"error: {wrong}")
         self.deployed = self.deployed or not wrong

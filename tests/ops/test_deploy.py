@@ -12,9 +12,11 @@ from honeydue.images.references import SERVICES
 from honeydue.images.registry_errors import RegistryError
 from ops import change, deploy, rollout
 from ops.preflight import Check
+from ops.preflight import check as really_check
 from ops.problems import Problem, refused
 from tests.ops.production import (
     CANARY,
+    FakeEngine,
     Operator,
     Production,
     checked,
@@ -60,6 +62,8 @@ def test_a_good_release_from_the_question_to_its_number(
         "deployed 237c6b8 as release 3 in 0 s",
         "roll back to 2 (1a2b3c4): python -m ops rollback",
     )
+    ops.says("Duration: 3s")  # what the engine says is read, but for the stack's outputs
+    assert "kubeconfig" not in ops.read
 
 
 def test_pins_of_a_rollback_are_taken_away_so_that_the_checkout_is_built_again(
@@ -330,6 +334,23 @@ def test_what_preflight_finds_stops_it_before_anything_is_changed(  # noqa: PLR0
     assert (production.said, production.tags) == ([], OLD)
     ops.says("failed " + name, what)
     ops.says("error: " + what, mend)
+
+
+def test_a_wrong_passphrase_is_called_that(
+    ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_engine: object) -> None:
+        raise refused("pulumi config: error: incorrect passphrase", "it must work by itself first")
+
+    monkeypatch.setattr(FakeEngine, "configured", closed)
+    monkeypatch.setattr("ops.preflight.check", really_check)
+    assert ops("deploy", "--yes") == 1
+    assert production.said == []
+    ops.says("failed passphrase", "the passphrase does not open this stack's secrets")
+    ops.says(
+        "error: the passphrase does not open this stack's secrets",
+        "export PULUMI_CONFIG_PASSPHRASE_FILE=",
+    )
 
 
 # --- when a rollout fails -----------------------------------------------------------------------

@@ -50,6 +50,21 @@ def test_to_the_last_good_one_without_a_build(ops: Operator, production: Product
     )
 
 
+def test_hooks_are_told(ops: Operator, production: Production) -> None:
+    hook = production.folder / "deploy" / "hooks" / "before-deploy"
+    hook.parent.mkdir()
+    hook.write_text(f"#!/bin/sh\ncat > {production.folder}/told.json\n")
+    hook.chmod(0o755)
+    assert ops("rollback", "--yes") == 0
+    told = json.loads((production.folder / "told.json").read_text())
+    assert (told["verb"], told["tag"], told["stack"]) == ("rollback", "0a1b2c3", "prod")
+    assert told["services"]["api"] == {
+        "tag": "0a1b2c3",
+        "digest": digest("api", "0a1b2c3"),
+        "reference": f"gitea.treytartt.com/admin/honeydue-api@{digest('api', '0a1b2c3')}",
+    }
+
+
 def test_one_that_was_taken_back_is_not_gone_back_to(ops: Operator, production: Production) -> None:
     assert ops("rollback", "--yes") == 0
     deployed(production, "55aa55a")
@@ -251,3 +266,16 @@ def test_a_sick_cluster_is_a_reason_for_a_rollback_and_not_against_it(
     monkeypatch.setattr("ops.preflight.check", lambda _asked: found("settings"))
     assert ops("rollback", "--to", "2", "--yes") == 1
     ops.says("error: settings is not well")
+
+
+def test_a_deploy_that_was_killed_in_its_way_back_is_brought_to_its_end_by_a_rollback(
+    ops: Operator, production: Production
+) -> None:
+    production.behaves["api", "237c6b8"] = "crashes"
+    production.images = {}
+    production.up("deploy 237c6b8\n\nBy: trey@laptop", lambda _line: None)
+    production.images = pinned("1a2b3c4")
+    assert ops("rollback", "--yes") == 0
+    assert production.tags == runs("1a2b3c4")
+    assert trailers(production)["Rolls-back"] == "3"
+    ops.says("rollback to 2 (1a2b3c4)", "rolled back to 2 (1a2b3c4) as release 4")
