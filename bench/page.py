@@ -265,8 +265,9 @@ def _deploy(now: Figures) -> str:
 `python -m bench deploy`: from a one-line change of api, its commit included, to the end of `python
 -m ops deploy --service api --yes`, over the time of the book's chapter 14 by hand for that service:
 login, `buildx build --push` of its target, `kubectl set image`, `kubectl rollout status`, logout.
-Turn by turn on one machine, as above; other work ran on it too, which is in the seconds and, less,
-in the ratios. Medians of {len(each)} rounds.
+Turn by turn on one machine, as above, but for the pods, which are the real programs here: pulled,
+started, probed and ended (rehearsal/kubelet). Much other work ran on the machine, which is in the
+seconds and, less, in the ratios. Medians of {len(each)} rounds.
 
 | `ops deploy` / by hand | rounds | `ops deploy` | by hand |
 |---|---|---|---|

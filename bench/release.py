@@ -370,6 +370,10 @@ def prepare(home: Home, scratch: Path) -> Bench:
     kubeconfig.touch(mode=0o600)
     kubeconfig.write_text(_rehearsal(home, "stack", "output", "kubeconfig", "--show-secrets"))
     bench.kubectl("create", "namespace", BY_HAND)
+    read = json.loads(bench.kubectl("get", "configmaps,secrets", "-n", NAMESPACE, "-o", "json"))
+    for one in read["items"]:
+        mine = {**one, "metadata": {"name": one["metadata"]["name"]}}
+        bench.kubectl("apply", "-n", BY_HAND, "-f", "-", stdin=json.dumps(mine))
     for name in SERVICES:
         found = bench.kubectl("get", "deployment", name, "-n", NAMESPACE, "-o", "json")
         copy = json.dumps(_copy(json.loads(found)))
@@ -398,10 +402,12 @@ def _admit_tags(bench: Bench) -> None:
     patch = {"spec": {"matchResources": {"namespaceSelector": {"matchExpressions": [selector]}}}}
     for binding in bench.kubectl("get", "validatingadmissionpolicybindings", "-o", "name").split():
         bench.kubectl("patch", binding, "--type", "merge", "-p", json.dumps(patch))
+    folder = str(bench.checkouts["program"])
+    tag = said(["git", "-C", folder, "rev-parse", "--short", "HEAD"]).strip()
     limit = time.monotonic() + PATIENCE
     while True:
         try:
-            image = f"{bench.image('api')}:tagged"
+            image = f"{bench.image('api')}:{tag}"
             bench.kubectl("set", "image", "deployment/api", "-n", BY_HAND, f"api={image}")
             return
         except SystemExit:
