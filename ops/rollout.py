@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.text import Text
 
 from honeydue.images.references import SERVICES, TAG_ANNOTATION
-from honeydue.kubernetes.catalogue import ROLLOUT_SECONDS
+from honeydue.kubernetes.catalogue import NAME, ROLLOUT_SECONDS
 from ops import report, urls
 from ops.api import NAMESPACE, Api
 from ops.convergence import Rollout, Watching
 from ops.desired import Desired, Undo
-from ops.diagnosis import dig, items, text
+from ops.diagnosis import Finding, dig, items, text
 from ops.engine import Engine
 from ops.lock import Lock
 from ops.masking import Hide
@@ -38,6 +38,7 @@ from ops.plan import Image, Summary
 from ops.problems import Refused
 from ops.releases import Release
 from ops.stack_settings import StackSettings
+from ops.status import hide_of, last_lines
 
 DONE: Final = 0
 UNCHANGED: Final = 1
@@ -273,7 +274,12 @@ class _Tried:
             return self.seen
         if self.api is None:
             return report.Collected(logs={}, events={}, silent="there is no cluster yet")
-        return report.collect(self.api)
+        found = report.collect(self.api)
+        asked = {"admin" if each.name == "admin" else "api" for each in self.broken}
+        if not self.bad and not self.on_the_way and not found.findings:
+            with suppress(Refused):
+                found = _with_last_words(self.api, found, asked)
+        return found
 
 
 def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Tried:
@@ -340,6 +346,34 @@ def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Trie
         tried = replace(tried, interrupted=True)
     run = _newest(ground.engine)
     return replace(tried, run=run if run != numbered else None)
+
+
+def _with_last_words(
+    api: Api, found: report.Collected, services: Collection[str]
+) -> report.Collected:
+    """Pods that are ready are no finding, but where users are answered with errors, what one of
+    them wrote last may say why."""
+    hide = hide_of(api)
+    if hide is None:
+        return found
+    pods = api.list(f"/api/v1/namespaces/{NAMESPACE}/pods")
+    findings, logs = list(found.findings), dict(found.logs)
+    for service in sorted(services):
+        mine = [each for each in pods if dig(each, "metadata", "labels", NAME) == service]
+        for pod in mine[-1:]:
+            name = text(dig(pod, "metadata", "name"))
+            findings.append(
+                Finding(
+                    service=service,
+                    pods=(name,),
+                    symptom="ready, and its URL fails",
+                    said="",
+                    cause="its readiness probe asks less than users do",
+                    todo=f"python -m ops logs {service}",
+                )
+            )
+            logs[name] = last_lines(api, pod, hide, report.LOG_LINES)
+    return replace(found, findings=tuple(findings), logs=logs)
 
 
 class _Child:

@@ -403,6 +403,8 @@ def test_ready_but_the_url_is_broken(ops: Operator, production: Production) -> N
         "api: 3 of 3 ready, converged",
         "final URLs failed: https://api.myhoneydue.com/api/health/ fails: 500: the application",
         "Rolled back: production runs release 2 (1a2b3c4) again",
+        "api: ready, and its URL fails",
+        "log connecting to postgres",
         "https://api.myhoneydue.com/api/health/",
     )
 
