@@ -24,7 +24,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -36,6 +35,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from ops.child import lines
 from ops.problems import Refused, refused
 
 Kind = Literal["pulumi", "rehearsal"]
@@ -382,7 +382,6 @@ class Engine:
         sys.stdout.flush()
         command = [*self._command, *words, "--stack", self.stack]
         try:
-            # A file and no pipe: an engine whose reader is killed must not die of its next line.
             with (
                 tempfile.TemporaryFile() if each else nullcontext() as told,
                 _interrupts_left_to_the_child(),
@@ -397,8 +396,9 @@ class Engine:
                 if begun is not None:
                     begun(child)
                 if told and each:
-                    for line in _lines(told.fileno(), child):
-                        each(line)
+                    for line in lines(told, child):
+                        if line is not None:
+                            each(line)
                 code = child.wait()
         except OSError as cause:
             raise self._failed(words[:1], str(cause)) from None
@@ -417,22 +417,6 @@ class Engine:
         if self.kind == "pulumi":
             return ["pulumi", "--non-interactive"]
         return [sys.executable, "-m", "rehearsal"]
-
-
-def _lines(file: int, child: subprocess.Popen[bytes]) -> Iterator[str]:
-    """What a child writes to a file, as it comes, until it has ended."""
-    position, rest = 0, b""
-    while True:
-        over = child.poll() is not None  # asked before the last reading, so that none is lost
-        while said := os.pread(file, 1 << 16, position):
-            position += len(said)
-            *whole, rest = (rest + said).split(b"\n")
-            yield from (line.decode(errors="replace") for line in whole)
-        if over:
-            if rest:
-                yield rest.decode(errors="replace")
-            return
-        time.sleep(0.05)
 
 
 def _run_of(record: Any, number: int, checkpoint: Callable[[], Any]) -> Run:

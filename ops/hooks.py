@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from rich.console import Console
 from rich.text import Text
 
+from ops.child import lines
 from ops.masking import Hide, hiding
 from ops.problems import Problem, Refused, refused
 
@@ -236,7 +237,7 @@ def _run(path: Path, release: str, folder: Path, show: Show, seconds: float) -> 
         except OSError as cause:
             return _not_begun(path, cause)
         try:
-            for line in _lines(told, child):
+            for line in lines(told, child):
                 if line is not None:
                     last.append(show(line))
                 elif in_time and time.monotonic() > limit:
@@ -267,23 +268,6 @@ def _not_begun(path: Path, cause: OSError) -> _Ended:
         wrong = f"cannot be run ({cause.strerror}): its first line names no interpreter"
         return _Ended(wrong, f"{shown}: #!/bin/sh as its first line")
     return _Ended(f"cannot be run: {first}: {cause.strerror}", f"{shown}: mend its first line")
-
-
-def _lines(told: IO[bytes], child: subprocess.Popen[bytes]) -> Iterator[str | None]:
-    """What the child writes, as it comes, until it has ended; None: there is nothing new."""
-    position, rest = 0, b""
-    while True:
-        over = child.poll() is not None  # asked before the last reading, so that none is lost
-        while said := os.pread(told.fileno(), 1 << 16, position):
-            position += len(said)
-            *whole, rest = (rest + said).split(b"\n")
-            yield from (line.decode(errors="replace") for line in whole)
-        if over:
-            if rest:
-                yield rest.decode(errors="replace")
-            return
-        yield None
-        time.sleep(0.02)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
