@@ -251,13 +251,17 @@ def _deploy(now: Figures) -> str:
     def table(way: str, phases: tuple[str, ...]) -> str:
         return f"| {' | '.join(phases)} |\n|{'---|' * len(phases)}\n{split(way, phases)}"
 
-    imports = {key: median(run[key] for run in looks["imports"]) for key in ("wall", "cpu")}
+    least = {
+        name: {key: min(run[key] for run in found) for key in ("wall", "cpu")}
+        for name, found in looks.items()
+    }
+    imports = least["imports"]
 
     def look(verb: str) -> str:
-        wall, cpu = (median(run[key] for run in looks[verb]) for key in ("wall", "cpu"))
+        wall, cpu = least[verb]["wall"], least[verb]["cpu"]
         return (
-            f"| `{verb}` | {wall:.2f} s | **{wall - imports['wall']:.2f} s** | "
-            f"{cpu - imports['cpu']:.2f} s |"
+            f"| `{verb}` | {wall:.2f} s | {wall - imports['wall']:.2f} s | "
+            f"**{cpu - imports['cpu']:.2f} s** |"
         )
 
     return f"""## `ops deploy` of one service, against the book by hand
@@ -283,11 +287,13 @@ And by hand, where nothing is looked at before, planned, scanned, signed or aske
 
 {table("hand", VERB_BY_HAND)}
 
-How long the operator waits to be told, with {now["runs"]} runs in the history, in the rehearsal
-(each of its engine's verbs is a Python process of its own). Medians of {len(looks["status"])}; the
-goal for what is beside the imports of `ops` ({imports["wall"]:.2f} s) is one second:
+How long the operator waits to be told, with {now["runs"]} runs in the history, in the rehearsal,
+where each verb of the engine is a Python process of its own. The least of
+{len(looks["status"])}, which others disturbed least. The goal is a second beside the imports of `ops` ({imports["wall"]:.2f} s, of CPU
+{imports["cpu"]:.2f} s); on a machine as busy as this one was, wall time says nothing of it, and what
+the two processors share does:
 
-| | in all | beside its imports | the same in CPU seconds, of all processes |
+| | in all | beside the imports | CPU beside the imports, all processes |
 |---|---|---|---|
 {look("status")}
 {look("releases")}"""
