@@ -288,10 +288,10 @@ And by hand, where nothing is looked at before, planned, scanned, signed or aske
 {table("hand", VERB_BY_HAND)}
 
 How long the operator waits to be told, with {now["runs"]} runs in the history, in the rehearsal,
-where each verb of the engine is a Python process of its own. The least of
-{len(looks["status"])}, which others disturbed least. The goal is a second beside the imports of `ops` ({imports["wall"]:.2f} s, of CPU
-{imports["cpu"]:.2f} s); on a machine as busy as this one was, wall time says nothing of it, and what
-the two processors share does:
+where each verb of the engine is a Python process of its own. The least of {len(looks["status"])},
+which others disturbed least. The goal is a second beside the imports of `ops`
+({imports["wall"]:.2f} s, of CPU {imports["cpu"]:.2f} s); on a machine as busy as this one was, wall
+time says nothing of it, and what the two processors share does:
 
 | | in all | beside the imports | CPU beside the imports, all processes |
 |---|---|---|---|
