@@ -138,7 +138,7 @@ def take_effect(ground: Ground, attempt: Attempt) -> Outcome:
         return Outcome(
             code=code,
             ended=how,
-            because=tried.because,
+            because=ground.hide(tried.because),
             release=tried.run,
             back=after.run if after else None,
             went_back=after is not None,
@@ -532,9 +532,10 @@ def _go_back(
     """(exit code, how it ended, what was done, what was seen afterwards)"""
     console = ground.console
     console.print()
-    console.print(Text(f"{tried.phase} failed: {tried.because}", "red"), soft_wrap=True)
+    because = ground.hide(tried.because)
+    console.print(Text(f"{tried.phase} failed: {because}", "red"), soft_wrap=True)
     console.print(f"Rolling back to {back.name}, for at most {span(budget)}\n", soft_wrap=True)
-    trailers = {BY: operator(), **back.message.trailers, BECAUSE: ground.hide(tried.because)}
+    trailers = {BY: operator(), **back.message.trailers, BECAUSE: because}
     if tried.run is not None:
         trailers[ROLLS_BACK] = str(tried.run)
     try:
@@ -566,7 +567,7 @@ def _go_back(
     if again.interrupted:
         said = f"The rollback to {back.name} was stopped by Ctrl-C: the next `up` goes on with it"
         return INTERRUPTED, "interrupted", said, again
-    said = f"The rollback to {back.name} failed too: {again.because}\n"
+    said = f"The rollback to {back.name} failed too: {ground.hide(again.because)}\n"
     return FAILED, "failed", said + by_hand(back.release), again
 
 
@@ -598,7 +599,7 @@ def _told(
     }
     composed = report.compose(
         phase=tried.phase if failed else "",
-        what=tried.because,
+        what=ground.hide(tried.because),
         failure=tried.collect(),
         now=after.collect(),
         wanted=wanted,

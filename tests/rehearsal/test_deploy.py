@@ -116,7 +116,6 @@ def until(true: Callable[[], bool], seconds: float = 120) -> None:
 
 def test_a_good_release_is_watched_asked_recorded_and_said(world: World) -> None:
     answer = world.ops("deploy", "--sha", "237c6b8", "--yes")
-    print(answer.text)
     assert answer.code == 0, answer.text
     says(
         answer,
@@ -136,7 +135,6 @@ def test_a_good_release_is_watched_asked_recorded_and_said(world: World) -> None
 def test_a_bad_release_goes_back_by_itself_and_the_next_up_changes_nothing(world: World) -> None:
     world.behave(world.digests["api", "99d0e1f"], "answers-500")
     answer = world.ops("deploy", "--sha", "99d0e1f", "--yes")
-    print(answer.text)
     assert answer.code == 3, answer.text
     says(
         answer,
@@ -154,7 +152,6 @@ def test_a_bad_release_goes_back_by_itself_and_the_next_up_changes_nothing(world
 
 def test_a_rollback_brings_the_release_before_back(world: World) -> None:
     answer = world.ops("rollback", "--to", "1", "--yes")
-    print(answer.text)
     assert answer.code == 0, answer.text
     says(answer, "rollback to 1 (1a2b3c4)", "rolled back to 1 (1a2b3c4) as release 5 in ")
     assert world.tags == dict.fromkeys(SERVICES, "1a2b3c4")
