@@ -11,14 +11,18 @@ import os
 import re
 import shutil
 import ssl
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
+from ops.cluster import contexts
 from rehearsal import serve
 from rehearsal.home import Home
 from rehearsal.lose import call
@@ -114,6 +118,50 @@ def test_a_second_preview_and_a_refresh_change_nothing(operator: Operator) -> No
     assert operator.changes() == {}
     operator.must("refresh", "--yes", "--skip-preview")
     assert operator.changes() == {}
+
+
+@pytest.mark.usefixtures("guided")
+def test_what_is_changed_by_hand_is_drift_until_the_line_that_it_prints_takes_it_back(
+    operator: Operator,
+) -> None:
+    assert drift(operator) == []
+    ((_, api), *_rest) = contexts(operator.output("kubeconfig"))
+    with api:
+        api.patch(
+            "/apis/apps/v1/namespaces/honeydue/deployments/admin?fieldManager=kubectl-edit",
+            content=b'{"spec": {"replicas": 1}}',
+            headers={"Content-Type": "application/merge-patch+json"},
+        ).raise_for_status()
+    records = next(iter(stand_in(operator, "CLOUDFLARE_BASE_URL")["records"].values()))
+    config = json.loads(operator.run("config", "--show-secrets", "--json").out)
+    httpx.delete(
+        f"{serve.environment(Home(operator.home))['CLOUDFLARE_BASE_URL']}/zones/"
+        f"{records['zone_id']}/dns_records/{records['id']}",
+        headers={"Authorization": f"Bearer {config['honeydue:cloudflareToken']['value']}"},
+    ).raise_for_status()
+    gone, changed = drift(operator)
+    assert (gone["said"], gone["how"]) == ("missing", "deleted by hand")
+    assert (changed["what"], changed["said"]) == ("admin", "replicas 2 → 1")
+    assert changed["how"] == "changed by hand, field manager kubectl-edit"
+    assert changed["do"] == (
+        "python -m rehearsal refresh --stack rehearsal && "
+        "PULUMI_K8S_ENABLE_PATCH_FORCE=true python -m rehearsal up --stack rehearsal"
+    )
+    operator.must("refresh", "--yes", "--skip-preview")
+    assert [each["what"] for each in drift(operator)] == [gone["what"], "admin"]
+    operator.must("up", "--yes", "--skip-preview", PULUMI_K8S_ENABLE_PATCH_FORCE="true")
+    assert drift(operator) == []
+    operator.must("up", "--yes", "--skip-preview")  # the provider without force, as it was
+
+
+def drift(operator: Operator) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "ops", "status", "--json", "--stack", "rehearsal"],
+        cwd=operator.checkout, env=operator.environment, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    found: list[dict[str, Any]] = json.loads(done.stdout)["drift"]
+    return found
 
 
 @pytest.mark.usefixtures("guided")
