@@ -108,7 +108,8 @@ class Reader:
         for verb in ASKING:
             if "--dry-run" not in text and re.match(rf"python -m ops {verb}\b", text):
                 text = re.sub(rf"^python -m ops {verb}\b", r"\g<0> --yes", text)
-        return text
+        # These ask too, and have no word for yes: what they would run is a verb that is run.
+        return re.sub(r"^make (deploy|rollback)\b", r"make -n \1", text)
 
     def _typed(self, text: str) -> str:
         return next((typed for verb, typed in TYPED.items() if f"ops {verb}" in text), "")
