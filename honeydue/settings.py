@@ -12,8 +12,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-import pulumi
-from pulumi.runtime import config as pulumi_config
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -348,6 +346,10 @@ class Settings(_Model):
 
 def load() -> Settings:
     """Reads the running stack's configuration; raises pulumi.RunError with every error at once."""
+    # Here, since `parse` is also for those who are no program: half of their start would be this.
+    import pulumi  # noqa: PLC0415
+    from pulumi.runtime import config as pulumi_config  # noqa: PLC0415
+
     stack = pulumi.get_stack()
     # get_config would do for known keys; a misspelt one is found only in the whole map.
     everything = {**pulumi_config.get_config_env(), **pulumi_config.CONFIG.get()}
