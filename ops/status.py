@@ -270,8 +270,8 @@ def read_cluster(engine: Engine, stack: Stack, now: datetime) -> Cluster:
         holder = pool.submit(lock.told, api)
         lists = {name: _got(found, unreadable) for name, found in asked.items()}
         known = {name: found for name, found in lists.items() if found is not None}
-        # Of the Secrets only that they are there.
-        known["secrets"] = [{"metadata": dig(x, "metadata")} for x in known.get("secrets", ())]
+        if "secrets" in known:  # of them only that they are there
+            known["secrets"] = [{"metadata": dig(x, "metadata")} for x in known["secrets"]]
 
         def findings(hide: Hide) -> list[Finding]:
             names = ("pods", "events", "deployments", "replicasets")

@@ -18,7 +18,7 @@ from ops import watching
 from ops.api import Api
 from ops.cli import main
 from ops.engine import Engine
-from ops.problems import Refused
+from ops.problems import Refused, refused
 from rehearsal.clouds.cloudflare import Cloudflare
 from rehearsal.clouds.http import Listener
 from rehearsal.engine.state import Backend
@@ -663,6 +663,31 @@ def test_a_cloudflare_that_does_not_answer_hides_nothing_else(
     assert any(line.startswith("the DNS records are not known: Cloudflare's API") for line in lines)
     assert "api: replicas 3 → 1 (changed by hand)" in lines
     assert "worker 237c6b8 aaaaaaaaaaaa 1/1 up to date" in lines
+
+
+@pytest.mark.usefixtures("cloud")
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_secret_is_missing_only_where_secrets_can_be_listed(
+    prod: Production, ops: Ops, monkeypatch: pytest.MonkeyPatch, *, readable: bool
+) -> None:
+    gone = {"metadata": {"name": "honeydue-secrets-2", "namespace": "honeydue"}}
+    prod.answers["stack_export"]["deployment"]["resources"].append(
+        {"type": "kubernetes:core/v1:Secret", "inputs": gone}
+    )
+    prod.say()
+    listed = Api.list
+
+    def no_secrets(self: Api, path: str, **query: str) -> list[Any]:
+        if path.endswith("/secrets") and not readable:
+            raise refused("secrets are forbidden", "ask")
+        return listed(self, path, **query)
+
+    monkeypatch.setattr(Api, "list", no_secrets)
+    code, read = ops("status")
+    assert code == 1
+    missing = "Secret honeydue-secrets-2: missing (deleted by hand)" in squeezed(read)
+    assert missing is readable
+    assert ("secrets are forbidden" in squeezed(read)) is not readable
 
 
 @pytest.mark.usefixtures("cloud")
