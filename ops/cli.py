@@ -9,6 +9,8 @@ when that cannot be told.
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -113,7 +115,19 @@ def complain(refusal: Refused) -> None:
 
 
 def console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(highlight=False, width=_PLAIN_WIDTH, file=_Unpadded())
+
+
+class _Unpadded(io.StringIO):
+    """Standard output without the blanks that rich fills its columns with, at the end of a line."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(re.sub(r" +$", "", text, flags=re.MULTILINE))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
 def confirmed(yes: bool) -> Callable[[str], bool]:
