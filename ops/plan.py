@@ -235,6 +235,10 @@ def _service(
     if verb == "replace":
         rolls = "yes"
         why.append("it is deleted and made anew: see above")
+    if not why and dig(step, "oldState", "initErrors"):
+        # An earlier run ended before it was ready: `up` applies the same again, and waits.
+        rolls = "yes"
+        why.append("did not become ready before: waited for again")
     if not why:
         why.append(_without_a_roll(old, new))
     return Service(name=name, rolls=rolls, now=now, then=then, why=tuple(why))

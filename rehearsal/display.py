@@ -543,5 +543,6 @@ def state_view(view: ResourceView) -> dict[str, Any]:
         "parent": view.parent,
         "provider": view.provider,
         "protect": view.protect,
+        "initErrors": list(view.init_errors),
     }
-    return {key: value for key, value in fields.items() if value not in ("", {}, False)}
+    return {key: value for key, value in fields.items() if value not in ("", {}, [], False)}

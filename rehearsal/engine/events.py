@@ -69,6 +69,7 @@ class ResourceView:
     protect: bool
     inputs: Properties
     outputs: Properties
+    init_errors: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -194,7 +194,16 @@ def view(resource: Resource | None) -> ResourceView | None:
         return None
     r = resource
     return ResourceView(
-        r.urn, r.type, r.custom, r.id, r.parent, r.provider, r.protect, r.inputs, r.outputs
+        urn=r.urn,
+        type=r.type,
+        custom=r.custom,
+        id=r.id,
+        parent=r.parent,
+        provider=r.provider,
+        protect=r.protect,
+        inputs=r.inputs,
+        outputs=r.outputs,
+        init_errors=r.init_errors,
     )
 
 

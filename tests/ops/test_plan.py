@@ -153,6 +153,16 @@ def test_a_difference_that_only_the_provider_can_see_is_told_by_its_path() -> No
     assert (api.rolls, api.why) == ("yes", ("template: env[0].value",))
 
 
+def test_one_that_did_not_become_ready_in_an_earlier_run_is_waited_for_again() -> None:
+    again = deployment("update", "api", runs("api"), runs("api"))
+    again["oldState"]["initErrors"] = ["4 of 3 updated replicas are available"]
+    assert shown(document(again))[:2] == [
+        "api     rolls  1a2b3c4 aaaaaaaaaaaa",
+        "        did not become ready before: waited for again",
+    ]
+    assert read(document(again), changed=None).rolling == ("api",)
+
+
 def test_more_or_fewer_pods_are_no_roll() -> None:
     new = runs("api")
     new["spec"]["replicas"] = 2
@@ -310,8 +320,10 @@ def test_the_rehearsal_says_what_is_not_known_yet_as_the_cli_does() -> None:
         protect=False,
         inputs={"image": NOT_YET, "key": Secret("x")},
         outputs={},
+        init_errors=("not ready",),
     )
     assert state_view(view)["inputs"] == {"image": UNKNOWN, "key": "[secret]"}
+    assert state_view(view)["initErrors"] == ["not ready"]
 
 
 @pytest.mark.parametrize(
