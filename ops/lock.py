@@ -43,6 +43,7 @@ STALE_AFTER: Final = timedelta(seconds=60)
 
 _FOLDER: Final = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 _PATH: Final = f"{_FOLDER}/{LEASE}"
+_GONE: Final = "the lock is gone: somebody took it over and is done, or deleted it"
 _TRIES: Final = 5  # each means that somebody else took or gave back the lock at this moment
 # "deploy 237c6b8" → "trey@laptop deploys 237c6b8".
 _VERBS: Final = {"deploy": "deploys", "rollback": "rolls back"}
@@ -65,12 +66,13 @@ class Lock:
 
     @property
     def lost(self) -> str:
-        """Who has taken it over meanwhile; "" while it is ours as far as is known."""
+        """Who has taken it over meanwhile, or that it is gone; "" while it is ours as far as is
+        known."""
         return self._lost
 
     def assure(self) -> None:
-        """Asks the cluster now. Raises Refused when somebody has taken the lock over; that no API
-        server answers is no reason to think so."""
+        """Asks the cluster now. Raises Refused when somebody has taken the lock over, or when it is
+        gone; that no API server answers is no reason to think so."""
         self._renew()
         if self._lost:
             raise refused(
@@ -97,18 +99,16 @@ class Lock:
         fresh: Any = {**self._lease, "spec": spec}
         try:
             kept = api.replace(_PATH, fresh)
-            if kept is None:  # deleted by hand: nobody else has it
-                metadata = {**self._lease["metadata"]}
-                for key in ("uid", "resourceVersion", "creationTimestamp", "managedFields"):
-                    metadata.pop(key, None)
-                kept = api.create(_FOLDER, {**fresh, "metadata": metadata})
         except Conflict:
-            # Somebody else's, or our own write whose answer was lost.
+            # Somebody else's, our own write whose answer was lost, or gone: a PUT with a uid to a
+            # Lease that is not there may be taken for one that creates it, and does not fit then.
             kept = api.get(_PATH)
-            if kept is not None and _run(kept) != _run(self._lease):
-                self._lost = f"{_holder(kept)} has taken over the lock ({_doing(kept)})"
-                return
-        if kept is not None:
+        if kept is None:
+            # Not made again: whoever took it over has changed what this run goes by.
+            self._lost = _GONE
+        elif _run(kept) != _run(self._lease):
+            self._lost = f"{_holder(kept)} has taken over the lock ({_doing(kept)})"
+        else:
             self._lease = kept
 
     def release(self, say: Say) -> None:

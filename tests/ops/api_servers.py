@@ -28,6 +28,7 @@ class Objects:
     kinds: dict[str, list[Json]] = field(default_factory=dict)
     logs: dict[tuple[str, bool], list[str]] = field(default_factory=dict)
     patches: list[tuple[str, Json, dict[str, list[str]]]] = field(default_factory=list)
+    gone: int = 404  # what a PUT to one that is not there is answered with
     namespace: bool = True  # whether there is one to create things in
     version: int = 100  # as etcd counts: one for all objects
     one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
@@ -53,7 +54,7 @@ class Objects:
     def _change(self, verb: str, path: str, body: Json) -> tuple[int, Json]:
         there = self.one(path)
         if there is None:
-            return 404, {"message": "not found"}
+            return self.gone if verb == "PUT" else 404, {"message": "not found"}
         wanted = body.get("preconditions", {}) if verb == "DELETE" else body["metadata"]
         for key in ("uid", "resourceVersion"):
             if wanted.get(key, there["metadata"][key]) != there["metadata"][key]:

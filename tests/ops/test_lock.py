@@ -233,12 +233,39 @@ def test_assure_does_not_wait_for_the_next_beat(nodes: Nodes, api: Api) -> None:
     assert leases(nodes)[0]["spec"]["holderIdentity"] == "trey@laptop 4242"
 
 
-def test_a_lease_that_was_deleted_by_hand_is_made_again(nodes: Nodes, api: Api) -> None:
-    with held(api, doing="deploy 237c6b8", every=3600) as mine:
+GONE = "the lock is gone: somebody took it over and is done, or deleted it"
+
+
+@pytest.mark.parametrize("answers", [404, 409])
+def test_a_lease_that_is_gone_is_not_made_again_and_the_run_goes_no_further(
+    nodes: Nodes, api: Api, answers: int
+) -> None:
+    """Somebody took it over, deployed, and gave it back. A PUT that names a uid is answered with
+    404 or with 409, as the API server sees it."""
+    nodes.objects.gone = answers
+    said: list[str] = []
+    with held(api, doing="deploy 237c6b8", every=3600, say=said.append) as mine:
         leases(nodes).clear()
-        mine.assure()
-        assert len(leases(nodes)) == 1
-    assert leases(nodes) == []
+        with pytest.raises(Refused) as caught:
+            mine.assure()
+        assert str(caught.value) == (
+            f"{GONE}: this run goes no further\n"
+            "    mend   python -m ops status shows what runs; speak with each other, then run it "
+            "again"
+        )
+        assert leases(nodes) == []
+    assert (leases(nodes), said) == ([], [])
+
+
+def test_one_that_was_taken_over_and_given_back_between_two_beats_is_lost(
+    nodes: Nodes, api: Api
+) -> None:
+    with an_api(nodes.kubeconfig) as other, held(api, doing="deploy 237c6b8", every=3600) as mine:
+        with held(other, doing="rollback to 11", take_over=True, say=quiet):
+            pass
+        with pytest.raises(Refused, match=GONE):
+            mine.assure()
+        assert leases(nodes) == []
 
 
 # --- after kill -9 ------------------------------------------------------------------------------
@@ -409,3 +436,9 @@ def test_a_real_api_server_lets_exactly_one_win(
                 assert api.get(path)["spec"]["leaseTransitions"] == 1
             assert api.get(path) is None
         assert api.get(path) is None
+
+        with held(api, doing="deploy 237c6b8", every=3600) as mine:
+            assert api.delete(path)
+            with pytest.raises(Refused, match=GONE):
+                mine.assure()
+            assert api.get(path) is None
