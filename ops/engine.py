@@ -190,7 +190,7 @@ class Engine:
 
     def history(self) -> Iterator[Any]:
         """The checkpoint that each past update left, newest first."""
-        return self._cloud_history() if self._files is None else self._files.history()
+        return (run.checkpoint() for run in self.runs())
 
     def runs(self) -> Iterator[Run]:
         """Every past run, newest first, each read when it is asked for."""
@@ -245,7 +245,7 @@ class Engine:
 
     def last_state(self) -> Any:
         """The checkpoint that the last run left, secrets encrypted; None before the first one."""
-        return self.state() if self._local is None else next(self._local.history(), None)
+        return self.state() if self._local is None else next(self.history(), None)
 
     def holders(self) -> list[str] | None:
         """Who runs something on the stack now, and since when; nobody: empty. None: the state is in
@@ -254,11 +254,7 @@ class Engine:
             return self._local.holders()
         if not self._url.startswith(("http://", "https://")):
             return None
-        return [
-            "somebody (Pulumi Cloud does not say who)"
-            for summary in self._json("stack", "ls", "--json", scoped=False)
-            if summary["name"].split("/")[-1] == self.stack and summary.get("updateInProgress")
-        ]
+        return ["somebody (Pulumi Cloud does not say who)"] if self._in_progress() else []
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -270,13 +266,19 @@ class Engine:
             with self._files.lock():
                 yield
             return
-        for summary in self._json("stack", "ls", "--json", scoped=False):
-            if summary["name"].split("/")[-1] == self.stack and summary.get("updateInProgress"):
-                raise refused(
-                    f"a run of the stack {self.stack} is under way",
-                    "wait until it has ended, and run the same again",
-                )
+        if self._in_progress():
+            raise refused(
+                f"a run of the stack {self.stack} is under way",
+                "wait until it has ended, and run the same again",
+            )
         yield
+
+    def _in_progress(self) -> bool:
+        """As Pulumi Cloud says it."""
+        return any(
+            summary["name"].split("/")[-1] == self.stack and summary.get("updateInProgress")
+            for summary in self._json("stack", "ls", "--json", scoped=False)
+        )
 
     @cached_property
     def _played(self) -> dict[str, Any]:
@@ -310,20 +312,11 @@ class Engine:
         raise refused(
             f"the past states of {self.stack} cannot be listed: no verb of Pulumi lists them in "
             f"{url.split('?', maxsplit=1)[0]}",
-            "copy that bucket to a folder (rclone copy … ./state) while nobody deploys, and run "
-            "this with PULUMI_BACKEND_URL=file://$PWD/state",
+            "to read, copy that bucket to a folder (rclone copy … ./state) and run this with "
+            "PULUMI_BACKEND_URL=file://$PWD/state; never deploy from the copy. To deploy, roll "
+            "back or change settings by ops, move the stack to a folder or to Pulumi Cloud "
+            "(pulumi stack export, pulumi login, pulumi stack import); until then: pulumi up",
         )
-
-    def _cloud_history(self) -> Iterator[Any]:
-        page = 1
-        while True:
-            words = ("--page-size", str(_HISTORY_PAGE), "--page", str(page))
-            updates = self._json("stack", "history", "--json", *words) or []
-            for update in updates:
-                yield self._json("stack", "export", "--version", str(update["version"]))
-            if len(updates) < _HISTORY_PAGE:
-                return
-            page += 1
 
     def _cloud_runs(self) -> Iterator[Run]:
         page = 1
@@ -381,11 +374,11 @@ class Engine:
     ) -> int:
         sys.stdout.flush()
         command = [*self._command, *words, "--stack", self.stack]
-        try:
-            with (
-                tempfile.TemporaryFile() if each else nullcontext() as told,
-                _interrupts_left_to_the_child(),
-            ):
+        with (
+            tempfile.TemporaryFile() if each else nullcontext() as told,
+            _interrupts_left_to_the_child(),
+        ):
+            try:
                 child = subprocess.Popen(
                     command,
                     cwd=self.folder,
@@ -393,15 +386,17 @@ class Engine:
                     stdout=told,
                     stderr=subprocess.STDOUT if told else None,
                 )
-                if begun is not None:
-                    begun(child)
-                if told and each:
-                    for line in lines(told, child):
+            except OSError as cause:
+                raise self._failed(words[:1], str(cause)) from None
+            if begun is not None:
+                begun(child)
+            if told and each:
+                for line in lines(told, child):
+                    # A terminal that was closed takes no more lines; the engine goes on.
+                    with suppress(OSError):
                         if line is not None:
                             each(line)
-                code = child.wait()
-        except OSError as cause:
-            raise self._failed(words[:1], str(cause)) from None
+            code = child.wait()
         return code if code >= 0 else 128 - code  # by a signal: the shells' code
 
     def _failed(self, words: Sequence[str], said: str) -> Refused:
@@ -457,10 +452,13 @@ def _interrupts_left_to_the_child() -> Iterator[None]:
         yield  # no handler can be set, and no Ctrl-C arrives
         return
     before = signal.signal(signal.SIGINT, lambda *_: None)
+    # A terminal that is closed hangs up on both: inherited, this lets the engine go on to its end.
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGHUP, hang_up)
 
 
 @dataclass(frozen=True)
@@ -471,17 +469,15 @@ class _Files:
     project: str
     stack: str
 
-    def history(self) -> Iterator[Any]:
-        for record in self._records():
-            yield self._checkpoint(record)
-
     def runs(self) -> Iterator[Run]:
         records = self._records()
         for number, record in zip(range(len(records), 0, -1), records, strict=True):
             try:
                 said = self._load(record, record)
-            except Refused:  # one that cannot be read says nothing of the others
-                said = {"kind": "?", "result": "unreadable", "startTime": _named(record)}
+            except Refused as cause:  # one that cannot be read says nothing of the others
+                told = cause.problems[0].what
+                said = {"kind": "?", "result": "unreadable", "message": told}
+                said |= {"startTime": _named(record), "endTime": _named(record)}
             yield _run_of(said, number, partial(self._checkpoint, record))
 
     def _records(self) -> list[Path]:
@@ -489,7 +485,9 @@ class _Files:
         folder = self.root / ".pulumi" / "history" / self.project / self.stack
         if not self.root.is_dir():
             raise refused(f"the state's folder {self.root} is not there", "pulumi login file://…")
-        return sorted(folder.glob(f"{self.stack}-*.history.json*"), reverse=True)
+        found = folder.glob(f"{self.stack}-*.history.json*")
+        # The CLI's store keeps attributes of each file beside it (gocloud.dev: x.json.attrs).
+        return sorted((f for f in found if f.suffix in (".json", ".gz")), reverse=True)
 
     def _checkpoint(self, record: Path) -> Any:
         name = record.name.replace(".history.json", ".checkpoint.json")
@@ -541,14 +539,10 @@ class _Files:
 
     def updates(self, count: int) -> list[Any]:
         """The newest so many. One that cannot be read is left out: it says nothing of the rest."""
-        folder = self.root / ".pulumi" / "history" / self.project / self.stack
         found = []
-        for path in sorted(folder.glob(f"{self.stack}-*.history.json*"), reverse=True)[:count]:
-            with suppress(OSError, EOFError, ValueError):
-                content = path.read_bytes()
-                found.append(
-                    json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-                )
+        for record in self._records()[:count] if self.root.is_dir() else ():
+            with suppress(Refused):
+                found.append(self._load(record, record))
         return found
 
     def holders(self) -> list[str]:

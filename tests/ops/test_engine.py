@@ -257,6 +257,18 @@ def test_past_runs_are_numbered_from_the_oldest_and_read_newest_first(
     assert (oldest.ended - oldest.started).total_seconds() == 30
 
 
+def test_attributes_that_the_clis_store_keeps_beside_a_file_are_no_runs(
+    prod: Engine, tmp_path: Path
+) -> None:
+    for nanoseconds in (1, 2):
+        run_of(tmp_path / "state", nanoseconds, kind="update", result="succeeded")
+    for file in [*(tmp_path / "state").rglob("prod-*.json")]:
+        file.with_name(f"{file.name}.attrs").write_text('{"user.content_type":"text/plain"}')
+    assert [(run.number, run.kind) for run in prod.runs()] == [(2, "update"), (1, "update")]
+    assert resources_of(prod.last_state()) == [{"urn": "of 2"}]
+    assert len(prod.updates()) == 2
+
+
 def test_a_record_that_cannot_be_read_keeps_its_number_and_hides_no_other(
     prod: Engine, tmp_path: Path
 ) -> None:
@@ -300,6 +312,16 @@ def test_every_line_of_an_up_is_passed_on_with_the_last_one_unended(
     assert prod.up("deploy 1a2b3c4", lines.append) == 3
     assert lines == ["one", "two", "three"]
     assert "up --yes --skip-preview --message deploy 1a2b3c4" in pulumi.log
+
+
+def test_an_engine_outlives_the_terminal_that_showed_it(pulumi: Pulumi, prod: Engine) -> None:
+    def closed(_line: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    done = pulumi.folder / "done"
+    pulumi.answers(up={"shell": f"kill -HUP $$; echo one; sleep 0.1; echo two; touch {done}"})
+    assert prod.up(each=closed) == 0
+    assert done.exists()
 
 
 def test_where_the_edge_is_can_be_said(prod: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,13 +165,17 @@ def test_no_state_is_read_for_it(past: Past, ops: Ops) -> None:
     assert ops()[0] == 0
 
 
-def test_a_record_that_cannot_be_read_is_named(past: Past, ops: Ops) -> None:
+def test_a_record_that_cannot_be_read_is_named_and_hides_no_other(past: Past, ops: Ops) -> None:
     filled(past)
+    before = json.loads(ops("--json")[1])["runs"]
     (path,) = past.state.rglob("*2.history.json")
     path.write_text("{")
-    code, read = ops()
-    assert code == 1
+    code, read = ops("--json")
+    assert code == 0
     assert str(path) in read
+    after = json.loads(read)["runs"]
+    assert len(after) == len(before)
+    assert [each["result"] for each in after].count("unreadable") == 1
 
 
 def test_a_message_cannot_move_the_cursor_nor_pass_for_markup(past: Past, ops: Ops) -> None:
