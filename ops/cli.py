@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import io
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Final, Literal
 
 import typer
@@ -99,13 +103,40 @@ class Logged(StrEnum):
 def main(arguments: Sequence[str]) -> int:
     """Runs one verb; its exit code."""
     try:
-        app(args=arguments, prog_name="python -m ops")
+        with _ended_in_order():
+            app(args=arguments, prog_name="python -m ops")
     except Refused as refusal:
         complain(refusal)
         return 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """What would end this process at once (`kill`, a terminal that is closed, a connection that
+    breaks) is an exception, so that settings go back and the lock is given back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no handler can be set
+        return
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # a second one must not stop what goes back
+        raise SystemExit(128 + number)
+
+    found = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        each: handler for each, handler in found.items() if handler != signal.SIG_IGN
+    }  # nohup
+    for each in before:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def complain(refusal: Refused) -> None:
