@@ -26,11 +26,11 @@ $(STAMP): requirements.txt requirements-ops.txt requirements-rehearsal.txt
 rehearse: $(STAMP) ## preview and deploy the whole production on this machine (IMAGES=1: with real images)
 	@$(BIN)/python -m rehearsal $(if $(IMAGES),--images)
 
-deploy: $(STAMP) ## release the application (SHA=237c6b8: an image that is there; SERVICE=api: it alone)
-	@$(BIN)/python -m ops deploy --stack $(STACK) $(if $(SHA),--sha $(SHA)) $(if $(SERVICE),--service $(SERVICE))
+deploy: $(STAMP) ## release the application (SHA=237c6b8: an image that is there; SERVICE=api: it alone; YES=1)
+	@$(BIN)/python -m ops deploy --stack $(STACK) $(if $(SHA),--sha $(SHA)) $(if $(SERVICE),--service $(SERVICE)) $(if $(YES),--yes)
 
-rollback: $(STAMP) ## bring the last good release back (TO=12 or TO=1a2b3c4: that one; SERVICE=api: it alone)
-	@$(BIN)/python -m ops rollback --stack $(STACK) $(if $(TO),--to $(TO)) $(if $(SERVICE),--service $(SERVICE))
+rollback: $(STAMP) ## bring the last good release back (TO=12 or TO=1a2b3c4: that one; SERVICE=api: it alone; YES=1)
+	@$(BIN)/python -m ops rollback --stack $(STACK) $(if $(TO),--to $(TO)) $(if $(SERVICE),--service $(SERVICE)) $(if $(YES),--yes)
 
 status: $(STAMP) ## is production well, and if not, why
 	@$(BIN)/python -m ops status --stack $(STACK)
