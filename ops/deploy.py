@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from honeydue.images import checkout
 from honeydue.images.references import SERVICES, path_of
 from honeydue.images.registry import Registry, RegistryError, nearest
 from ops import change, preflight
 from ops.change import Change, How, Released
+from ops.commits import same_commit
 from ops.desired import Desired
 from ops.engine import Engine
 from ops.images import registry_of
@@ -23,8 +23,6 @@ from ops.problems import Problem, Refused, refused
 from ops.releases import Release, barrier, current, last_good, releases
 from ops.rollout import Back, Outcome, span
 from ops.stack_settings import StackSettings
-
-_SHORTEST: Final = 7  # git's short names
 
 
 @dataclass(frozen=True)
@@ -158,12 +156,6 @@ def _target(stack: StackSettings, sha: str | None, services: Sequence[str]) -> T
     return in_registry(stack.engine, sha, services)
 
 
-def same_commit(tag: str, sha: str) -> bool:
-    """git lengthens short names when it must, so either may be the longer one."""
-    one, other = sorted((tag.lower(), sha.lower()), key=len)
-    return len(one) >= _SHORTEST and other.startswith(one)
-
-
 def in_registry(engine: Engine, sha: str, services: Sequence[str]) -> Target:
     """The images of a tag, or of the one tag that is the same commit. Raises Refused with the
     nearest tags when they are not there."""
@@ -186,7 +178,7 @@ def _found(
         digest = registry.digest(repository, name)
         if digest is None:
             tags = registry.tags(repository)
-            alike = [tag for tag in tags if same_commit(tag, sha) and "-dirty" not in tag]
+            alike = [tag for tag in tags if same_commit(tag, sha)]
             if len(alike) == 1:
                 name, digest = alike[0], registry.digest(repository, alike[0])
         if digest is None:

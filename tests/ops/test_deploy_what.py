@@ -8,12 +8,81 @@ import signal
 import pytest
 
 from honeydue.images.references import SERVICES
-from tests.ops.production import FakeEngine, Operator, Production, ops, pin, production
+from ops.commits import same_commit
+from tests.ops.production import FakeEngine, Operator, Production, digest, ops, pin, production
 
 __all__ = ["ops", "production"]  # the fixtures
 
 OLD = dict.fromkeys(SERVICES, "1a2b3c4")
+DIRTY = "237c6b8-dirty-0123456789ab"
 ENDS = pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGHUP])
+
+
+# --- which images -------------------------------------------------------------------------------
+
+
+class Shelf:
+    """A registry: of each service the commit, and what was built of a checkout that was dirty."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> Shelf:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def digest(self, repository: str, name: str) -> str | None:
+        known = name in self.tags(repository)
+        return digest(repository.rsplit("-", 1)[-1], name) if known else None
+
+    def tags(self, _repository: str) -> list[str]:
+        return ["237c6b8", DIRTY]
+
+
+@pytest.mark.parametrize("sha", ["237c6b8", "237c6b8" + "d" * 33])
+def test_a_commit_that_is_named_is_not_what_a_dirty_checkout_holds(
+    ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch, sha: str
+) -> None:
+    monkeypatch.setattr("ops.deploy.Registry", Shelf)
+    production.head = DIRTY
+    assert ops("deploy", "--sha", sha, "--yes") == 0
+    assert production.images == {s: pin(s, "237c6b8") for s in SERVICES}
+    ops.says("deploy 237c6b8 (prod)", "deployed 237c6b8 as release 3")
+
+
+@pytest.mark.parametrize("words", [(), ("--sha", DIRTY)])
+def test_a_dirty_checkout_is_built_when_nothing_or_its_whole_name_is_said(
+    ops: Operator, production: Production, words: tuple[str, ...]
+) -> None:
+    production.head = DIRTY
+    assert ops("deploy", *words, "--yes") == 0
+    assert production.images == {}
+    ops.says(f"deployed {DIRTY} as release 3")
+
+
+@pytest.mark.parametrize(
+    ("tag", "said", "same"),
+    [
+        ("237c6b8", "237c6b8", True),
+        ("237c6b8", "237C6B8A", True),
+        ("237c6b8a", "237c6b8", True),
+        ("237c6b8", "237c6b", False),  # six digits are a beginning, and no name
+        ("237c6b8", "237c6b9", False),
+        (DIRTY, "237c6b8", False),
+        ("237c6b8", DIRTY, False),
+        (DIRTY, DIRTY, True),
+        (DIRTY, DIRTY[:-1], False),
+        ("v1.2", "v1.2", True),
+        ("release", "release-2", False),
+    ],
+)
+def test_when_two_names_are_one_commits(tag: str, said: str, same: bool) -> None:
+    assert same_commit(tag, said) is same
+
+
+# --- ended from outside -------------------------------------------------------------------------
 
 
 @ENDS
