@@ -242,8 +242,9 @@ class _Tried:
     @property
     def on_the_way(self) -> bool:
         """Whether all that is wrong lies between the users and the application."""
-        broken = self.broken
-        return not (self.code or self.bad) and bool(broken) and all(e.on_the_way for e in broken)
+        if self.bad or self.silent or (self.code and not self.all_begun):
+            return False
+        return bool(self.broken) and all(each.on_the_way for each in self.broken)
 
     @property
     def because(self) -> str:

@@ -42,7 +42,8 @@ _HEALTH: Final[Mapping[str, str]] = {
 class Checked:
     """`why`: what is wrong, "" when nothing is; `mend`: what to do about it. `status`: None when
     there was no answer; `ms`: how long it took, None likewise. `version`: "" when it does not
-    say."""
+    say. `on_the_way`: whether it fails before it reaches the application, as no release causes or
+    mends: between here and Cloudflare, at Cloudflare, or between Cloudflare and Traefik."""
 
     name: str
     url: str
@@ -52,17 +53,11 @@ class Checked:
     why: str = ""
     mend: str = ""
     tries: int = 1
+    on_the_way: bool = False
 
     @property
     def well(self) -> bool:
         return not self.why
-
-    @property
-    def on_the_way(self) -> bool:
-        """Whether it fails before it reaches the application: no release causes or mends that."""
-        if self.status is not None:
-            return self.status in _BEFORE_US
-        return self.why.startswith(_NO_WAY)
 
 
 # --- asking -------------------------------------------------------------------------------------
@@ -151,13 +146,22 @@ def _once(http: httpx.Client, name: str, url: str, clock: Callable[[], float]) -
             answer = http.get(asked)
         except httpx.HTTPError as cause:
             why, mend = _silence(cause, host, http.timeout.read or SECONDS)
-            return Checked(name=name, url=url, why=why, mend=mend)
+            # Cloudflare takes every connection: one that is not made ended at this machine's
+            # network, at DNS or there. A request that was taken may wait for the application.
+            no_way = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
+            return Checked(name=name, url=url, why=why, mend=mend, on_the_way=no_way)
         took = round((clock() - began) * 1000)
         target = answer.next_request.url if answer.next_request is not None else None
         if target is None:
             why, mend = _meaning(answer, name)
             return Checked(
-                name=name, url=url, status=answer.status_code, ms=took, why=why, mend=mend
+                name=name,
+                url=url,
+                status=answer.status_code,
+                ms=took,
+                why=why,
+                mend=mend,
+                on_the_way=_stopped_before_us(answer),
             )
         if (target.host, target.scheme) != (host, "https"):
             why, mend = f"sends users on to {target.scheme}://{target.host}", _INGRESS
@@ -191,6 +195,7 @@ _STATUS: Final = "python -m ops status shows nodes and Traefik"
 _RECORDS: Final = "`up` writes the records anew; then compare them in Cloudflare's dashboard"
 _FIREWALL: Final = f"{_STATUS}; `up` renews the firewall's list of Cloudflare's addresses"
 _ORIGIN: Final = "`up` renews the origin's certificate; python -m ops status shows when it ends"
+_NETWORK: Final = "look at this machine's network"
 _LOGS: Final = "python -m ops logs {service}"
 
 # Cloudflare's own answers (developers.cloudflare.com/support/troubleshooting, 5xx and 1xxx errors)
@@ -214,14 +219,11 @@ _CLOUDFLARE: Final[Mapping[int, tuple[str, str]]] = {
     ),
     530: ("Cloudflare cannot reach the origin; its page says why (error 1xxx)", _RECORDS),
 }
-_BEFORE_US: Final = frozenset({521, 522, 523, 525, 526, 530})
-_NO_WAY: Final = (
-    "DNS does not know",
-    "this machine resolves no name",
-    "its certificate is not accepted",
-    "TLS fails",
-    "the connection is refused",
-)
+_BEFORE_US: Final = frozenset({429, 521, 522, 523, 525, 526, 530})
+"""429: whoever limits the rate limits the one who asks so often, and not the release."""
+_MITIGATED: Final = "cf-mitigated"
+"""Cloudflare answered by itself, and asked nobody (developers.cloudflare.com/cloudflare-challenges,
+Detect a Challenge Page response)."""
 _1016: Final = (
     "Cloudflare cannot resolve the origin's name (1016): the record points to none that exists",
     _RECORDS,
@@ -239,6 +241,13 @@ _ANSWERS: Final[Mapping[int, tuple[str, str]]] = {
 }
 
 
+def _stopped_before_us(answer: httpx.Response) -> bool:
+    """Of an answer that is no success."""
+    if answer.is_success:
+        return False
+    return answer.status_code in _BEFORE_US or _MITIGATED in answer.headers
+
+
 def _meaning(answer: httpx.Response, name: str) -> tuple[str, str]:
     code = answer.status_code
     if 200 <= code < 300:
@@ -246,7 +255,7 @@ def _meaning(answer: httpx.Response, name: str) -> tuple[str, str]:
     service = name if name in _HEALTH else "api"  # it serves the landing page too
     if code == 530 and "1016" in answer.text[:20_000]:
         why, mend = _1016
-    elif answer.headers.get("cf-mitigated") == "challenge":
+    elif _MITIGATED in answer.headers:
         why, mend = "Cloudflare asks whether we are human", "Cloudflare: Security, Events"
     else:
         known = _CLOUDFLARE.get(code) or _ANSWERS.get(code)
@@ -262,12 +271,14 @@ def _silence(cause: httpx.HTTPError, host: str, seconds: float) -> tuple[str, st
     """Of a request that got no answer."""
     said = re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(cause).split())) or type(cause).__name__
     why, mend = said, _STATUS
-    if isinstance(cause, httpx.TimeoutException):
+    if isinstance(cause, httpx.ConnectTimeout):
+        why, mend = f"no connection within {seconds:.0f} s", _NETWORK
+    elif isinstance(cause, httpx.TimeoutException):
         why, mend = f"no answer within {seconds:.0f} s", _FIREWALL
     elif re.search(_NO_NAME, said):
         why, mend = f"DNS does not know {host}", _RECORDS
     elif "Temporary failure in name resolution" in said:
-        why, mend = "this machine resolves no name at all", "look at this machine's network"
+        why, mend = "this machine resolves no name at all", _NETWORK
     elif "CERTIFICATE_VERIFY_FAILED" in said:
         reason = re.sub(r"^.*certificate verify failed: | \(_ssl\.c:\d+\)$", "", said)
         why, mend = f"its certificate is not accepted: {reason}", _CERTIFICATE
@@ -275,6 +286,8 @@ def _silence(cause: httpx.HTTPError, host: str, seconds: float) -> tuple[str, st
         why, mend = f"TLS fails: {said}", _CERTIFICATE
     elif "refused" in said:
         why = "the connection is refused"
+    elif isinstance(cause, httpx.ConnectError):
+        why, mend = f"no connection: {said}", _NETWORK
     elif isinstance(cause, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
         why = f"the connection broke: {said}"
     return why, mend

@@ -494,10 +494,18 @@ class Operator:
             at = found + len(part)
 
 
-def checked(name: str = "api", why: str = "", status: int | None = 200, ms: int = 41) -> Checked:
+def checked(
+    name: str = "api",
+    why: str = "",
+    status: int | None = 200,
+    ms: int = 41,
+    on_the_way: bool = False,
+) -> Checked:
     mend = "python -m ops logs api" if why else ""
     url = URLS[name] + ("/api/health/" if name == "api" else "/")
-    return Checked(name=name, url=url, status=status, ms=ms, why=why, mend=mend)
+    return Checked(
+        name=name, url=url, status=status, ms=ms, why=why, mend=mend, on_the_way=on_the_way
+    )
 
 
 def well_all() -> list[Checked]:

@@ -546,7 +546,8 @@ def test_a_vendor_that_fails_in_the_middle_takes_the_half_release_back(
 def test_an_edge_that_is_away_afterwards_is_not_the_releases_fault(
     ops: Operator, production: Production
 ) -> None:
-    production.urls = lambda: [checked(why="DNS does not know api.myhoneydue.com", status=None)]
+    away = "DNS does not know api.myhoneydue.com"
+    production.urls = lambda: [checked(why=away, status=None, on_the_way=True)]
     assert ops("deploy", "--yes") == 4
     assert production.tags == NEW
     ops.says(
@@ -554,6 +555,17 @@ def test_an_edge_that_is_away_afterwards_is_not_the_releases_fault(
         "Not rolled back: every pod is ready, and what fails lies on the way to them",
         "run the same again: it then only checks",
     )
+
+
+def test_an_edge_that_is_away_and_a_vendor_too_are_not_the_releases_fault_either(
+    ops: Operator, production: Production
+) -> None:
+    challenge = "403: Cloudflare asks whether we are human"
+    production.urls = lambda: [checked(why=challenge, status=403, on_the_way=True)]
+    production.breaks["vendor"] = "Cloudflare answers 503"
+    assert ops("deploy", "--yes") == 4
+    assert production.tags == NEW
+    ops.says("Not rolled back: every pod is ready, and what fails lies on the way to them")
 
 
 def test_when_no_api_server_answers_afterwards_nobody_can_tell_and_nothing_is_rolled_back(

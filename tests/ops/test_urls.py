@@ -188,14 +188,54 @@ def test_the_logs_that_help_are_those_of_the_service_that_answers(front: Front) 
 
 
 @pytest.mark.parametrize(
-    ("status", "on_the_way"),
-    [(521, True), (526, True), (530, True), (520, False), (524, False), (502, False), (500, False)],
+    ("status", "headers", "on_the_way"),
+    [
+        (200, {}, False),
+        (403, {}, False),
+        (403, {"cf-mitigated": "challenge"}, True),
+        (429, {}, True),
+        *((status, {}, True) for status in (521, 522, 523, 525, 526, 530)),
+        *((status, {}, False) for status in (500, 502, 503, 504, 520, 524)),
+    ],
 )
 def test_what_cannot_be_the_applications_fault_is_told_apart(
-    front: Front, status: int, on_the_way: bool
+    front: Front, status: int, headers: dict[str, str], on_the_way: bool
 ) -> None:
-    front.says["/api/health/"] = (status, {}, "")
+    front.says["/api/health/"] = (status, headers, "")
     assert api(front).on_the_way is on_the_way
+
+
+@pytest.mark.parametrize(
+    ("cause", "why", "on_the_way"),
+    [
+        (httpx.ConnectTimeout("timed out"), "no connection within 10 s", True),
+        (httpx.ConnectError("[Errno 101] Network is unreachable"), "no connection: Network", True),
+        (httpx.ConnectError("[Errno 113] No route to host"), "no connection: No route", True),
+        (httpx.ConnectError("[Errno 111] Connection refused"), "the connection is refused", True),
+        (httpx.ConnectError("[Errno -2] Name or service not known"), "DNS does not know", True),
+        (httpx.ConnectError("[Errno -3] Temporary failure in name resolution"), "this ma", True),
+        (httpx.ConnectError("[SSL: TLSV1_ALERT] alert"), "TLS fails: ", True),
+        (httpx.ReadTimeout("timed out"), "no answer within 10 s", False),
+        (httpx.ReadError("reset"), "the connection broke: reset", False),
+        (httpx.RemoteProtocolError("disconnected"), "the connection broke: disc", False),
+    ],
+)
+def test_a_connection_that_is_never_made_is_no_fault_of_the_application(
+    front: Front,
+    monkeypatch: pytest.MonkeyPatch,
+    cause: httpx.HTTPError,
+    why: str,
+    on_the_way: bool,
+) -> None:
+    """Cloudflare takes every connection; whoever cannot reach it has no network."""
+
+    def fails(*_: object) -> None:
+        raise cause
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", fails)
+    found = api(front)
+    assert (found.on_the_way, found.status) == (on_the_way, None)
+    assert found.why.startswith(why)
 
 
 # --- redirects ----------------------------------------------------------------------------------
@@ -291,7 +331,7 @@ def test_an_answer_that_does_not_come_is_waited_for_only_so_long(front: Front) -
             httpx.ConnectError("[SSL: TLSV1_ALERT_INTERNAL_ERROR] tlsv1 alert internal error"),
             "TLS fails: [SSL: TLSV1_ALERT_INTERNAL_ERROR] tlsv1 alert internal error",
         ),
-        (httpx.ConnectTimeout(""), "no answer within 10 s"),
+        (httpx.ConnectTimeout(""), "no connection within 10 s"),
         (httpx.ReadError(""), "the connection broke: ReadError"),
     ],
 )
