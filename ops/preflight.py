@@ -33,6 +33,7 @@ from honeydue.problems import SettingsError, Wrong
 from honeydue.settings import Settings, parse
 from ops import hooks
 from ops.api import NAMESPACE, Api
+from ops.commits import same_commit
 from ops.desired import Desired
 from ops.diagnosis import dig, is_ready, items, text
 from ops.engine import CLOUDFLARE, Engine
@@ -320,7 +321,7 @@ class _Preflight:
         except checkout.CheckoutError as cause:
             raise _Failed(cause.wrong, Problem(cause.wrong, cause.mend)) from None
         wanted = self._asked.sha
-        if wanted and not (found.tag.startswith(wanted) or wanted.startswith(found.tag)):
+        if wanted and not same_commit(found.tag, wanted):
             said = f"{path} is at {found.tag}, and {wanted} was asked for"
             raise _Failed(said, Problem(said, f"git -C {path} checkout {wanted}"))
         if "Dockerfile" not in found.times:

@@ -24,6 +24,7 @@ from typing import Any, Final, Literal
 
 from honeydue.images.references import SERVICES, TAG_ANNOTATION
 from honeydue.images.registry import nearest
+from ops.commits import SHORT, same_commit
 from ops.diagnosis import dig, items, text
 from ops.engine import Run, resources_of
 from ops.message import BECAUSE, BY, POINT_OF_NO_RETURN, ROLLS_BACK, Message
@@ -40,9 +41,7 @@ _CONFIG_MAP: Final = "kubernetes:core/v1:ConfigMap"
 _CHANGING: Final = ("update", "destroy")
 _SECRET: Final = "4dabf18193072939515e22adb298388d"  # Pulumi's mark of one that is encrypted
 _RUNNING: Final = "in-progress"
-_SHA: Final = 40  # digits
-_SHORT: Final = 7  # of a short name, at least
-_SHORTEST: Final = 4  # that git takes
+_SHORTEST: Final = 4  # beginning of a name that git takes
 _AT_ONCE: Final = 8  # checkpoints: from Pulumi Cloud each is a child process of a second
 
 
@@ -208,8 +207,9 @@ def images_gone(of: Release, gone: Gone) -> list[str]:
 
 
 def find(found: Sequence[Release], said: str) -> Release:
-    """What an operator calls `12`, `1a2b3c4` or by a whole SHA. Of several that ran a commit: the
-    newest that went well, with all three services if there is one. Refused when there is none."""
+    """What an operator calls `12`, `1a2b3c4` or by more of the SHA. Of several that ran a commit:
+    the newest that went well, with all three services if there is one. Raises Refused when there
+    is none."""
     if not found:
         raise refused("there is no release yet", "python -m ops deploy makes the first one")
     number = said.removeprefix("#")
@@ -219,32 +219,30 @@ def find(found: Sequence[Release], said: str) -> Release:
                 return each
     wanted = said.lower()
     tags = {tag for each in found for tag in each.tags}
-    alike = {tag for tag in tags if tag == wanted} or {
-        tag for tag in tags if len(wanted) >= _SHORTEST and _same_commit(tag, wanted)
-    }
+    alike = {tag for tag in tags if tag == wanted}
+    alike = alike or {tag for tag in tags if same_commit(tag, wanted)}
+    if not alike and len(wanted) >= _SHORTEST:
+        alike = {tag for tag in tags if tag.startswith(wanted)}
     if not alike:
         raise _unknown(found, said, tags)
-    # Several that a whole SHA begins with are one commit: git lengthens short names when it must.
-    if len(alike) > 1 and len(wanted) < _SHA:
+    # Shorter ones are the same commit's: git lengthens its short names when it must.
+    longer = {tag for tag in alike if not wanted.startswith(tag)}
+    if len(longer) > 1:
         raise refused(
-            f"{said} is the beginning of {' and of '.join(sorted(alike))}",
+            f"{said} is the beginning of {' and of '.join(sorted(longer))}",
             "give more of it, or the release's number: python -m ops releases",
         )
+    alike = longer or alike
     return min(
         (each for each in found if alike & each.tags),
         key=lambda each: (each.outcome != "succeeded", not each.tags <= alike, -each.number),
     )
 
 
-def _same_commit(tag: str, wanted: str) -> bool:
-    """Either may be the longer one."""
-    return tag.startswith(wanted) or (len(wanted) == _SHA and wanted.startswith(tag))
-
-
 def _unknown(found: Sequence[Release], said: str, tags: Iterable[str]) -> Refused:
     newest, oldest = found[0].number, found[-1].number
     listed = f"releases {oldest} to {newest}" if oldest != newest else f"release {newest}"
-    if said.removeprefix("#").isdecimal() and len(said) < _SHORT:
+    if said.removeprefix("#").isdecimal() and len(said) < SHORT:
         numbers = {each.number for each in found}
         between = oldest < int(said.removeprefix("#")) < newest
         why = " (a run of that number changed nothing that runs)" if between else ""

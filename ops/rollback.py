@@ -13,6 +13,7 @@ from honeydue.images.references import SERVICES
 from honeydue.images.registry import Registry, RegistryError
 from ops import change, preflight
 from ops.change import Change, How, Released
+from ops.commits import SHORT
 from ops.deploy import in_registry
 from ops.desired import Desired
 from ops.engine import Engine
@@ -38,7 +39,6 @@ from ops.stack_settings import StackSettings
 # Without these a rollback cannot work. All else that preflight finds may be why it is asked for.
 _MUST: Final = ("passphrase", "settings", "images", "other runs", "paused")
 _LISTED: Final = 10
-_SHORTEST: Final = 7  # git's short names
 _PAST: Final = (
     "roll forward: python -m ops deploy; or, if the database can take it: the same with "
     "--past-point-of-no-return"
@@ -153,7 +153,7 @@ def _goal(
         try:
             release = find(found, to)
         except Refused:
-            if len(to) < _SHORTEST:
+            if len(to) < SHORT:
                 raise
             return _by_image(engine, found, now, to, services, past=past)
     missing = _gone(engine, [release, *found[:_LISTED]])

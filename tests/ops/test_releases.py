@@ -431,13 +431,16 @@ def test_a_release_is_found_by_number_by_short_name_and_by_the_whole_sha() -> No
     found = releases(past(A, B, C))
     assert find(found, "2").number == find(found, "#2").number == 2
     assert find(found, "bbbbbbb").number == find(found, "BBBB").number == 2
-    assert find(found, "bbbbbbb" + "0" * 33).number == 2
+    assert find(found, "bbbbbbb" + "0" * 33).number == find(found, "bbbbbbb0").number == 2
 
 
 def test_git_may_have_given_one_commit_two_short_names() -> None:
     found = releases(past(resources(all_of("abcdef0")), A, resources(all_of("abcdef01"))))
     assert find(found, "abcdef01" + "2" * 32).number == 3
     assert find(found, "abcdef0").number == 1
+    assert find(found, "abcdef012").number == 3
+    both = releases(past(resources(all_of("abcdef0")), A, resources(all_of("abcdef012"))))
+    assert find(both, "abcdef01").number == 3
 
 
 def test_of_several_with_one_commit_the_newest_that_went_well_and_has_it_everywhere() -> None:
@@ -460,6 +463,10 @@ def test_a_dirty_build_is_found_by_its_whole_name_and_hides_no_clean_one() -> No
     assert find(found, "aaaaaaa").number == 1
     assert find(found, "aaaaaaa-dirty-0123456789ab").number == 2
     assert find(releases(past(dirty)), "aaaaaaa").number == 1
+    with pytest.raises(Refused, match="no release ran aaaaaaa0"):
+        find(releases(past(dirty)), "aaaaaaa0")
+    longer = resources(all_of("aaaaaaa1"))
+    assert find(releases(past(longer, dirty)), "aaaaaaa").number == 1
 
 
 @pytest.mark.parametrize(

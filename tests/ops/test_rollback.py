@@ -73,11 +73,17 @@ def test_one_that_was_taken_back_is_not_gone_back_to(ops: Operator, production: 
     ops.says("rollback to 3 (0a1b2c3)")
 
 
-@pytest.mark.parametrize("to", ["1", "#1", "0a1b2c3", "0a1b2c3" + "d" * 33])
-def test_to_a_number_or_a_commit(ops: Operator, production: Production, to: str) -> None:
+@pytest.mark.parametrize("to", ["1", "#1", "0a1b2c3", "0A1B2C3D", "0a1b2c3" + "d" * 33])
+def test_to_a_number_or_a_commit_with_the_configuration_that_it_had(
+    ops: Operator, production: Production, to: str
+) -> None:
+    before = production.env.read_text()
+    production.env.write_text(before.replace("DB_PORT=5432", "DB_PORT=6432"))
     deployed(production, "55aa55a")
     assert ops("rollback", "--to", to, "--yes") == 0
     assert production.tags == runs("0a1b2c3")
+    assert production.env.read_text() == before
+    ops.says("rollback to 1 (0a1b2c3) (prod)")
 
 
 def test_configuration_goes_back_and_secrets_do_not(ops: Operator, production: Production) -> None:
