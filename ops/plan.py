@@ -25,6 +25,7 @@ from rich.text import Text
 
 from honeydue.images import dockerfile
 from honeydue.images.references import SERVICES, TAG_ANNOTATION
+from honeydue.kubernetes.catalogue import PULL_SECRET
 from ops.diagnosis import Json, dig, items, text
 from ops.problems import Problem
 
@@ -389,6 +390,28 @@ _DANGEROUS: Final = (
         _STOP,
     ),
     (
+        r"cloudflare:index/(?:dnsRecord|record):",
+        "the DNS record {name}: it leads nobody to that node; without any, production is off the "
+        "net",
+        _STOP,
+    ),
+    (
+        r"kubernetes:helm\.cattle\.io/v1:HelmChartConfig$",
+        "Traefik's settings ({name}): K3s puts it back to its own, and nobody gets in",
+        _STOP,
+    ),
+    (
+        r"kubernetes:networking\.k8s\.io/v1:NetworkPolicy$",
+        "the NetworkPolicy {name}: until there is another, pods reach what they must not, or not "
+        "what they need",
+        "answer no, unless you take it away on purpose",
+    ),
+    (
+        rf"kubernetes:core/v1:Secret {PULL_SECRET}$",
+        "{name}, the registry's login: until there is another, no node can pull an image",
+        "answer no: a new token comes by python -m ops secret rotate REGISTRY_TOKEN",
+    ),
+    (
         r"kubernetes:apps/v1:(?:Deployment|DaemonSet)|kubernetes:core/v1:Service$|"
         r"kubernetes:networking\.k8s\.io/v1:Ingress$",
         "{kind} {name}: it is away until there is another, so users see errors",
@@ -404,8 +427,11 @@ def _danger(step: Json) -> Problem | None:
     if verb in ("replace", "delete"):
         # Other keys and passwords (the origin's, Redis') are made anew without harm.
         ours = "PKI " if "honeydue:k3s:Pki$" in text(dig(step, "urn")) else ""
+        # Of Secrets one has a fixed name; the others have their content's, and a new one comes
+        # before the old one goes.
+        of = f" {name}" if kind == _SECRET else ""
         for pattern, what, mend in _DANGEROUS:
-            if re.match(pattern, ours + kind):
+            if re.match(pattern, ours + kind + of):
                 reasons = [str(each) for each in items(dig(step, "replaceReasons"))]
                 because = f" (because of {_some(reasons)})" if reasons else ""
                 said = what.format(name=name, kind=_kind(kind))

@@ -219,6 +219,9 @@ DANGEROUS = {
     "kubernetes:apps/v1:StatefulSet": "its data may be lost",
     "kubernetes:core/v1:PersistentVolumeClaim": "its data may be lost",
     "kubernetes:core/v1:Namespace": "the namespace",
+    "cloudflare:index/dnsRecord:DnsRecord": "production is off the net",
+    "kubernetes:helm.cattle.io/v1:HelmChartConfig": "nobody gets in",
+    "kubernetes:networking.k8s.io/v1:NetworkPolicy": "pods reach what they must not",
     "kubernetes:apps/v1:Deployment": "users see errors",
     "kubernetes:core/v1:Service": "users see errors",
     "kubernetes:networking.k8s.io/v1:Ingress": "users see errors",
@@ -247,7 +250,9 @@ def test_a_rollback_builds_nothing_and_that_is_no_danger() -> None:
         "kubernetes:networking.k8s.io/v1:IngressClass",
         "kubernetes:core/v1:ServiceAccount",
         "command:local:Command",
-        "cloudflare:index/dnsRecord:DnsRecord",
+        "cloudflare:index/zoneSetting:ZoneSetting",
+        "kubernetes:core/v1:Secret",
+        "kubernetes:policy/v1:PodDisruptionBudget",
         "honeydue:k3s:Pki$tls:index/locallySignedCert:LocallySignedCert",
         "honeydue:cloudflare:Zone$tls:index/privateKey:PrivateKey",
         "honeydue:kubernetes:Redis$random:index/randomPassword:RandomPassword",
@@ -255,6 +260,28 @@ def test_a_rollback_builds_nothing_and_that_is_no_danger() -> None:
 )
 def test_what_is_made_anew_as_a_matter_of_course_is_none(kind: str) -> None:
     assert read(document(step("replace", kind, "x")), changed=None).dangers == ()
+
+
+@pytest.mark.parametrize("op", ["create", "update"])
+@pytest.mark.parametrize("kind", [*DANGEROUS, "kubernetes:core/v1:Secret"])
+def test_what_is_only_made_or_changed_in_its_place_is_none(kind: str, op: str) -> None:
+    pull: Any = {"metadata": {"name": "gitea-credentials"}}
+    assert read(document(step(op, kind, "x", pull, pull)), changed=None).dangers == ()
+
+
+@pytest.mark.parametrize("op", ["replace", "delete"])
+def test_of_the_secrets_only_the_registrys_login_is_one(op: str) -> None:
+    pull, old = ({"metadata": {"name": n}} for n in ("gitea-credentials", "honeydue-secrets-1"))
+    told = document(
+        step(op, SECRET, "honeydue-pull", pull, pull),
+        step(op, SECRET, "honeydue-secrets", old, old),
+    )
+    assert shown(told, width=120)[:2] == [
+        f"DANGER {op}s gitea-credentials, the registry's login: until there is another, no node "
+        "can pull an image",
+        "       answer no: a new token comes by python -m ops secret rotate REGISTRY_TOKEN",
+    ]
+    assert len(read(told, changed=None).dangers) == 1
 
 
 def test_a_danger_comes_first_with_its_reason_and_what_to_do() -> None:
