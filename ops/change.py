@@ -160,9 +160,9 @@ def perform(ground: Ground, how: How, change: Change) -> Outcome:
     if released is not None:
         _run_hook("before-deploy", ground, released)
     undo = change.make()
-    before, now = ground.hide, secrets_of(StackSettings.of(ground.engine))
-    ground = replace(ground, hide=lambda said: now(before(said)))
     try:
+        before, now = ground.hide, secrets_of(StackSettings.of(ground.engine))
+        ground = replace(ground, hide=lambda said: now(before(said)))
         summary = _planned(ground, change)
         agreed = how.dry_run or summary.empty or _agreed(summary, how, change.question)
         if agreed and ground.lock is not None:
@@ -315,13 +315,28 @@ def _prune(ground: Ground, api: Api) -> None:
 def _run_hook(
     name: hooks.Name, ground: Ground, released: Released, outcome: Outcome | None = None
 ) -> None:
-    outputs = ground.engine.outputs().get("urls")
+    try:
+        if hooks.find(name, ground.engine.folder) is None:
+            return
+    except Refused:
+        pass  # hooks.run says it
+    outputs: Any = None
+    services: dict[str, hooks.Image] = {}
+    try:
+        services = _images(ground.engine, released, outcome)
+        outputs = ground.engine.outputs().get("urls")
+    except Refused as cause:
+        if outcome is None:
+            raise
+        # What was released stands, and who is to be told hears at least that.
+        said = f"the hook {name} is not told everything: {cause.problems[0].what}"
+        ground.console.print(Text("warning: ", "yellow") + Text(said), soft_wrap=True)
     told = hooks.Release(
         verb=released.verb,
         stack=ground.engine.stack,
         number=outcome.release if outcome else None,
         tag=released.tag,
-        services=_images(ground.engine, released, outcome),
+        services=services,
         by=operator(),
         at=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         urls={str(k): str(v) for k, v in outputs.items()} if isinstance(outputs, Mapping) else {},

@@ -208,14 +208,15 @@ def compose(
     failure: Collected,
     now: Collected,
     wanted: Mapping[str, Image],
-    settings: Mapping[str, str],
+    settings: Mapping[str, str] | None,
     checked: Sequence[Checked] = (),
     outcome: str = "",
 ) -> Report:
     """`failure`: what was seen when it failed; `now`: after what was done about it; the same, when
     nothing was done. `wanted`: service → what the failed release wanted to run, of the services
     that it changed (a digest that was never built is ""). `settings`: as `honeydue:images` is now,
-    service → `tag@digest`; one that is not named is built from the checkout."""
+    service → `tag@digest`; one that is not named is built from the checkout. None: they cannot be
+    read."""
     marks = {
         (each.service, part.image.digest): _mark(wanted.get(each.service), part.image, each.wanted)
         for each in now.running
@@ -243,10 +244,13 @@ def _mark(wanted: Image | None, found: Image, deployed: Image | None) -> str:
     return "new" if is_deployed and found.tag == wanted.tag else "old"
 
 
-def next_up(now: Sequence[Running], settings: Mapping[str, str]) -> Iterator[str]:
+def next_up(now: Sequence[Running], settings: Mapping[str, str] | None) -> Iterator[str]:
     """One line for each thing that the next `up` does."""
     if not now:
         yield "not known: the cluster does not say what runs"
+        return
+    if settings is None:
+        yield "not known: the settings cannot be read"
         return
     rolls: dict[str, list[str]] = {}
     built, broken = [], []

@@ -155,6 +155,7 @@ def take_effect(ground: Ground, attempt: Attempt) -> Outcome:
         (tried.undone, UNCHANGED, "unchanged", _UNCHANGED),
         (stopped, INTERRUPTED, "interrupted", _STOPPED),
         (tried.begun is None or tried.silent, FAILED, "not known", _NOBODY_TELLS),
+        (tried.unasked and not tried.bad, FAILED, "not known", _UNASKED),
         (tried.begun == frozenset(), UNCHANGED, "unchanged", _NOT_OURS),
         (tried.on_the_way, FAILED, "not known", _ON_THE_WAY),
         (tried.runs, FAILED, "failed", _ELSEWHERE),
@@ -181,7 +182,7 @@ def verify(ground: Ground) -> Outcome:
             rollouts = watching.wait(ROLLOUT_SECONDS + GRACE)
             tried = replace(tried, rollouts=rollouts, silent=watching.silent)
     if not (tried.bad or tried.silent):
-        tried = replace(tried, checked=_check(ground))
+        tried = replace(tried, **_check(ground))
     return Outcome(
         code=DONE if tried.well else UNCHANGED,
         ended="nothing to do",
@@ -197,8 +198,9 @@ def verify(ground: Ground) -> Outcome:
 @dataclass(frozen=True, kw_only=True)
 class _Tried:
     """One `up` and what became of it. `begun`: the services whose Deployment was changed; None: no
-    API server says. `silent`: why none did at the end. `overdue`: its budget, when it was not done
-    within it. `run`: its number in the history."""
+    API server says. `silent`: why none did at the end. `unasked`: why the final URLs could not be
+    asked. `overdue`: its budget, when it was not done within it. `run`: its number in the history.
+    """
 
     api: Api | None
     code: int = 0
@@ -209,13 +211,15 @@ class _Tried:
     surely: frozenset[str] = frozenset()
     rollouts: Mapping[str, Rollout] = field(default_factory=dict)
     silent: str = ""
+    unasked: str = ""
     checked: Sequence[urls.Checked] = ()
     run: int | None = None
     seen: report.Collected | None = None
 
     @property
     def well(self) -> bool:
-        return not (self.code or self.interrupted or self.bad or self.broken or self.silent)
+        failed = self.code or self.interrupted or self.bad or self.broken
+        return not (failed or self.silent or self.unasked)
 
     @property
     def bad(self) -> list[Rollout]:
@@ -237,7 +241,7 @@ class _Tried:
     @property
     def runs(self) -> bool:
         """Whether the release runs and is well, whatever else failed."""
-        return self.all_begun and not (self.bad or self.broken or self.silent)
+        return self.all_begun and not (self.bad or self.broken or self.silent or self.unasked)
 
     @property
     def on_the_way(self) -> bool:
@@ -262,13 +266,14 @@ class _Tried:
             return f"{self.broken[0].url} fails: {self.broken[0].why}"
         if self.code:
             return _error(self.lines) or f"`up` ended with {self.code}"
-        return self.silent
+        return self.silent or self.unasked
 
     @property
     def phase(self) -> str:
         if self.bad:
             return "rollout"
-        return "final URLs" if self.broken else "up"
+        asked = self.broken or (self.unasked and not self.code)
+        return "final URLs" if asked else "up"
 
     def collect(self) -> report.Collected:
         if self.seen is not None:
@@ -316,7 +321,11 @@ def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Trie
         try:
             watching = watch()
             with child:
-                code = ground.engine.up(attempt.message.render(), line, child.begun)
+                try:
+                    code = ground.engine.up(attempt.message.render(), line, child.begun)
+                except Refused as cause:  # it did not even begin
+                    code = 1
+                    line(f"error: {cause.problems[0]}")
             tried = replace(
                 tried,
                 code=code,
@@ -342,7 +351,7 @@ def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Trie
     try:
         # Where `up` failed it is only asked whether the release runs all the same.
         if not tried.interrupted and (tried.all_begun or not tried.code) and not tried.bad:
-            tried = replace(tried, checked=_check(ground))
+            tried = replace(tried, **_check(ground))
     except KeyboardInterrupt:
         tried = replace(tried, interrupted=True)
     run = _newest(ground.engine)
@@ -416,14 +425,18 @@ class _Child:
             wait = ENDING
 
 
-def _check(ground: Ground) -> Sequence[urls.Checked]:
-    given = ground.engine.outputs().get("urls")
-    named = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
-    checked = urls.check(dict(sorted(named.items())), ground.engine.edge())
+def _check(ground: Ground) -> dict[str, Any]:
+    """`checked`, and `unasked`, of _Tried: what cannot be read now is no answer of a URL."""
+    try:
+        given = ground.engine.outputs().get("urls")
+        named = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
+        checked = urls.check(dict(sorted(named.items())), ground.engine.edge())
+    except Refused as cause:
+        return {"unasked": f"the final URLs could not be asked: {cause.problems[0].what}"}
     if checked:
         ground.console.print()
         urls.show(checked, ground.console)
-    return checked
+    return {"checked": checked}
 
 
 def _specs(api: Api | None) -> dict[str, Any] | None:
@@ -513,6 +526,10 @@ _NOBODY_TELLS: Final = (
     "Not rolled back: no API server answers, so nobody can tell what runs. When one does (python "
     "-m ops status), run the same again, or python -m ops rollback"
 )
+_UNASKED: Final = (
+    "Not rolled back: every pod is ready, but the final URLs could not be asked. When they can be, "
+    "run the same again: it then only checks"
+)
 _NOT_OURS: Final = (
     "Not rolled back: nothing rolled, so no rollback can mend it. python -m ops status"
 )
@@ -592,7 +609,10 @@ def _told(
     ground: Ground, attempt: Attempt, tried: _Tried, after: _Tried, said: str, *, failed: bool
 ) -> report.Report:
     """Shows what failed, what runs now, and what the next `up` does."""
-    stack = StackSettings.of(ground.engine)
+    settings: dict[str, str] | None = None
+    with suppress(Refused):
+        pins = Desired.of(StackSettings.of(ground.engine)).pins
+        settings = {service: pin for service, pin in pins.items() if pin}
     wanted = {
         service: image or Image("", "")
         for service, image in attempt.rolls.items()
@@ -604,7 +624,7 @@ def _told(
         failure=tried.collect(),
         now=after.collect(),
         wanted=wanted,
-        settings={service: pin for service, pin in Desired.of(stack).pins.items() if pin},
+        settings=settings,
         checked=tried.checked,
         outcome=said,
     )

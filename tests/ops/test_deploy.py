@@ -597,6 +597,77 @@ def test_when_no_api_server_answers_before_nothing_begins(
     ops.says("no API server answers")
 
 
+# --- an engine that cannot be read once it has worked --------------------------------------------
+
+
+def deaf(monkeypatch: pytest.MonkeyPatch, production: Production, *names: str) -> None:
+    """From the end of `up` on, these reads of the engine fail."""
+
+    def later() -> None:
+        def fails(_engine: object) -> None:
+            raise refused("pulumi: api.pulumi.com answers 503", "wait")
+
+        for name in names:
+            monkeypatch.setattr(FakeEngine, name, fails)
+
+    production.during["vendor"] = later
+
+
+def test_a_release_that_runs_is_no_refusal_when_the_engine_cannot_be_read_afterwards(
+    ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf(monkeypatch, production, "outputs", "configured", "runs")
+    assert ops("deploy", "--yes") == 4
+    assert production.tags == NEW
+    ops.says(
+        "FAILED final URLs: the final URLs could not be asked: pulumi: api.pulumi.com answers 503",
+        "Not rolled back: every pod is ready, but the final URLs could not be asked. When they can "
+        "be, run the same again: it then only checks",
+        "What the next `up` does",
+        "not known: the settings cannot be read",
+    )
+
+
+def test_a_history_that_cannot_be_read_afterwards_is_no_failure_of_the_release(
+    ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf(monkeypatch, production, "runs")
+    assert ops("deploy", "--yes") == 0
+    ops.says("deployed 237c6b8 in 0 s")
+
+
+def test_a_hook_is_run_also_when_it_cannot_be_told_everything(
+    ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = production.folder / "deploy" / "hooks" / "after-deploy"
+    hook.parent.mkdir()
+    hook.write_text("#!/bin/sh\ngrep outcome\n")
+    hook.chmod(0o755)
+    deaf(monkeypatch, production, "runs")
+    assert ops("deploy", "--yes") == 0
+    ops.says(
+        "warning: the hook after-deploy is not told everything: pulumi: api.pulumi.com answers 503",
+        "hook after-deploy",
+        '"outcome": "succeeded"',
+    )
+
+
+def test_an_engine_that_cannot_even_begin_leaves_the_settings_as_they_were(
+    ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> int:
+        raise refused("pulumi up: No such file or directory: pulumi", "install it")
+
+    production.images = dict(PINNED)
+    monkeypatch.setattr(FakeEngine, "up", fails)
+    assert ops("deploy", "--yes") == 1
+    assert (production.tags, production.images) == (OLD, PINNED)
+    ops.says(
+        "FAILED up: pulumi up: No such file or directory: pulumi",
+        "Nothing that runs was changed, and the settings are as they were",
+    )
+
+
 # --- two at once, and stopped ones --------------------------------------------------------------
 
 
