@@ -65,6 +65,7 @@ def deploy(
         sha=target.tag if target.built else "",
         services=services,
         take_over=how.take_over,
+        hotfix=service is not None,
     )
     change.check(asked, how)
     with change.cluster(engine) as api, change.locked(stack, api, doing, how) as ground:

@@ -42,7 +42,7 @@ from ops.quantities import quantity
 from ops.stack_settings import StackSettings, WrongPassphrase
 from ops.status import Cluster, members
 
-Outcome = Literal["ok", "failed", "skipped"]
+Outcome = Literal["ok", "warning", "failed", "skipped"]
 Answer = TypeVar("Answer")
 
 SECONDS: Final = 5.0  # that any one server is given
@@ -60,6 +60,7 @@ class Asked:
     sha: str = ""  # the commit to build; "": whichever is checked out
     services: Sequence[str] = SERVICES  # that may roll
     take_over: bool = False  # the engine's lock of a run that is gone will be removed
+    hotfix: bool = False  # one service is mended: what is no obstacle to that is a warning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,9 @@ def check(asked: Asked) -> list[Check]:
 
 def refuse(checks: Sequence[Check]) -> None:
     """Raises Refused with everything that failed."""
-    problems = [problem for each in checks for problem in each.problems]
+    problems = [
+        problem for each in checks if each.outcome != "warning" for problem in each.problems
+    ]
     if problems:
         raise Refused(*dict.fromkeys(problems))
 
@@ -86,7 +89,7 @@ def refuse(checks: Sequence[Check]) -> None:
 def show(checks: Sequence[Check], console: Console) -> None:
     """A line a check. The causes come with the refusal."""
     width = max(len(each.name) for each in checks)
-    colours = {"ok": "green", "failed": "red", "skipped": "dim"}
+    colours = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
     for each in checks:
         line = Text("  ").append(f"{each.outcome:<8}", style=colours[each.outcome])
         line.append(f"{each.name:<{width}}  {each.seconds:>4.1f} s  {each.said}")
@@ -202,6 +205,8 @@ class _Preflight:
         for name, future in begun.items():
             try:
                 outcome, said, problems, seconds = future.result(max(0, limit - time.monotonic()))
+                if outcome == "failed" and self._asked.hotfix and self._may_wait(name):
+                    outcome = "warning"
             except NotInTime:
                 said = f"not done within {_AT_MOST:g} s"
                 again = Problem(f"{name}: {said}", "run the same again; python -m ops status")
@@ -210,6 +215,11 @@ class _Preflight:
                 Check(name=name, outcome=outcome, said=said, problems=problems, seconds=seconds)
             )
         return found
+
+    def _may_wait(self, name: str) -> bool:
+        """A server that is lost is no reason to leave users without a hotfix: while an API server
+        is well, so is etcd's quorum. Whether there is room `capacity` says."""
+        return name == "hetzner" or (name == "cluster" and self._live.exception() is None)
 
     # What several of them begin with
 

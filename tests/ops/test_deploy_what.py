@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Literal
 
 import pytest
 
 from honeydue.images.references import SERVICES
 from ops.commits import same_commit
+from ops.preflight import Asked, Check
+from ops.problems import Problem
 from tests.ops.production import FakeEngine, Operator, Production, digest, ops, pin, production
 
 __all__ = ["ops", "production"]  # the fixtures
@@ -80,6 +83,27 @@ def test_a_dirty_checkout_is_built_when_nothing_or_its_whole_name_is_said(
 )
 def test_when_two_names_are_one_commits(tag: str, said: str, same: bool) -> None:
     assert same_commit(tag, said) is same
+
+
+# --- a hotfix -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("words", "hotfix"), [(("--service", "admin"), True), ((), False)])
+def test_for_a_hotfix_a_lost_server_is_a_warning_and_for_a_release_a_refusal(
+    ops: Operator, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], hotfix: bool
+) -> None:
+    lost = Problem("honeydue-3 is not Ready", "its console")
+
+    def check(asked: Asked) -> list[Check]:
+        outcome: Literal["warning", "failed"] = "warning" if asked.hotfix else "failed"
+        return [Check(name="cluster", outcome=outcome, said=lost.what, problems=(lost,))]
+
+    monkeypatch.setattr("ops.preflight.check", check)
+    assert ops("deploy", *words, "--yes") == (0 if hotfix else 1)
+    if hotfix:
+        ops.says("warning cluster", "warning: honeydue-3 is not Ready", "deployed 237c6b8")
+    else:
+        ops.says("failed cluster", "error: honeydue-3 is not Ready")
 
 
 # --- ended from outside -------------------------------------------------------------------------

@@ -607,6 +607,37 @@ def test_a_member_that_is_missing(world: World) -> None:
     assert lines[4] == "etcd: 2 of 3 members healthy, 2 needed, so none more may be lost"
 
 
+def test_for_a_hotfix_a_lost_server_and_hetzner_are_warnings_while_quorum_stands(
+    world: World,
+) -> None:
+    world.nodes.servers["honeydue-3"].stop()
+    world.kinds["nodes"][2] = roomy("honeydue-3", ready="Unknown")
+    world.config["hcloudToken"] = "AnotherHcloudToken".ljust(64, "0")
+    found = world.check(hotfix=True, services=("admin",))
+    refuse(list(found.values()))
+    assert {n for n, each in found.items() if each.outcome == "warning"} == {"cluster", "hetzner"}
+    assert [str(each).splitlines()[0] for each in found["cluster"].problems] == [
+        "honeydue-3 is not Ready (Kubelet stopped posting node status.)",
+        "honeydue-3: its API server does not answer (Connection refused)",
+        "etcd: 2 of 3 members healthy, 2 needed, so none more may be lost",
+    ]
+    screen = io.StringIO()
+    show(list(found.values()), Console(file=screen, width=200, highlight=False))
+    said = {line.split()[1]: line.split()[0] for line in screen.getvalue().splitlines()}
+    assert (said["hetzner"], said["cluster"], said["capacity"]) == ("warning", "warning", "ok")
+    world.kinds["nodes"] = [roomy(name, cpu="10m") for name in world.nodes.servers]
+    with pytest.raises(Refused, match=r"one more pod of admin .* fits on no node") as caught:
+        refuse(list(world.check(hotfix=True, services=("admin",)).values()))
+    assert "honeydue-3" not in str(caught.value).partition("free:")[0]
+
+
+def test_without_a_quorum_also_a_hotfix_is_refused(world: World) -> None:
+    for server in world.nodes.servers.values():
+        server.readyz = "[+]ping ok\n[-]etcd failed\nreadyz check failed\n"
+    with pytest.raises(Refused, match="no API server is well: honeydue-1 "):
+        refuse(list(world.check(hotfix=True, services=("admin",)).values()))
+
+
 def test_a_paused_deployment_of_what_may_roll(world: World) -> None:
     world.kinds["deployments"][1]["spec"]["paused"] = True
     assert world.fails("paused") == (
