@@ -30,7 +30,7 @@ from ops.api import NAMESPACE, Api
 from ops.convergence import Rollout, Watching
 from ops.desired import Desired, Undo
 from ops.diagnosis import Finding, dig, items, text
-from ops.engine import Engine
+from ops.engine import Engine, Run
 from ops.lock import Lock
 from ops.masking import Hide
 from ops.message import BECAUSE, BY, ROLLS_BACK, Message, operator
@@ -149,13 +149,15 @@ def take_effect(ground: Ground, attempt: Attempt) -> Outcome:
         )
 
     stopped = tried.interrupted
+    unchanged = _unchanged(tried)
     cases: tuple[tuple[object, int, Ended, str], ...] = (
         (tried.well, DONE, "succeeded", ""),
-        (tried.undone and stopped, INTERRUPTED, "interrupted", _UNCHANGED),
-        (tried.undone, UNCHANGED, "unchanged", _UNCHANGED),
+        (tried.undone and stopped, INTERRUPTED, "interrupted", unchanged),
+        (tried.undone, UNCHANGED, "unchanged", unchanged),
         (stopped, INTERRUPTED, "interrupted", _STOPPED),
         (tried.begun is None or tried.silent, FAILED, "not known", _NOBODY_TELLS),
         (tried.unasked and not tried.bad, FAILED, "not known", _UNASKED),
+        (tried.code and not attempt.rolls, FAILED, "failed", _PERHAPS),
         (tried.begun == frozenset(), UNCHANGED, "unchanged", _NOT_OURS),
         (tried.on_the_way, FAILED, "not known", _ON_THE_WAY),
         (tried.runs, FAILED, "failed", _ELSEWHERE),
@@ -199,10 +201,13 @@ def verify(ground: Ground) -> Outcome:
 class _Tried:
     """One `up` and what became of it. `begun`: the services whose Deployment was changed; None: no
     API server says. `silent`: why none did at the end. `unasked`: why the final URLs could not be
-    asked. `overdue`: its budget, when it was not done within it. `run`: its number in the history.
+    asked. `overdue`: its budget, when it was not done within it. `run`: its number in the history;
+    `changes`: what it did by the engine's own record, by kind. `rolls`: whether a Deployment was to
+    be changed at all.
     """
 
     api: Api | None
+    rolls: bool = True
     code: int = 0
     interrupted: bool = False
     overdue: float | None = None
@@ -214,6 +219,7 @@ class _Tried:
     unasked: str = ""
     checked: Sequence[urls.Checked] = ()
     run: int | None = None
+    changes: Mapping[str, int] = field(default_factory=dict)
     seen: report.Collected | None = None
 
     @property
@@ -231,8 +237,9 @@ class _Tried:
 
     @property
     def undone(self) -> bool:
-        """Whether it failed before anything that runs was changed."""
-        return bool(self.code) and self.begun == frozenset()
+        """Whether it failed before anything that runs was changed. Where no Deployment was to
+        change, none tells how far it came."""
+        return bool(self.code) and self.rolls and self.begun == frozenset()
 
     @property
     def all_begun(self) -> bool:
@@ -292,7 +299,7 @@ def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Trie
     services = tuple(service for service in SERVICES if service in attempt.rolls)
     limit = time.monotonic() + (budget or 0)
     before, numbered = _specs(ground.api), _newest(ground.engine)
-    tried = _Tried(api=ground.api, surely=attempt.surely)
+    tried = _Tried(api=ground.api, rolls=bool(attempt.rolls), surely=attempt.surely)
     child = _Child(budget)
     lines: deque[str] = deque(maxlen=_KEPT)
     with ExitStack() as shown:
@@ -354,8 +361,15 @@ def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Trie
             tried = replace(tried, **_check(ground))
     except KeyboardInterrupt:
         tried = replace(tried, interrupted=True)
-    run = _newest(ground.engine)
-    return replace(tried, run=run if run != numbered else None)
+    return _recorded(tried, numbered, _newest(ground.engine))
+
+
+def _recorded(tried: _Tried, before: Run | None, run: Run | None) -> _Tried:
+    """`run`: the newest one; what it did, when it is this one."""
+    if run is None or (before is not None and run.number == before.number):
+        return tried
+    changes = {kind: count for kind, count in run.changes.items() if count and kind not in _SAME}
+    return replace(tried, run=run.number, changes=changes)
 
 
 def _with_last_words(
@@ -492,13 +506,14 @@ def _api(engine: Engine) -> Api | None:
         return None
 
 
-def _newest(engine: Engine) -> int | None:
-    """The number of the last run."""
+def _newest(engine: Engine) -> Run | None:
+    """The last run; None: there is none, or it cannot be read."""
     with suppress(Refused):
-        return next((run.number for run in engine.runs()), None)
+        return next(engine.runs(), None)
     return None
 
 
+_SAME: Final = ("same", "read", "refresh")
 _OUTPUTS: Final = "(the stack's outputs)"
 _ERROR: Final = re.compile(r"\berror: *(.+)")
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
@@ -517,6 +532,10 @@ def _error(lines: Sequence[str]) -> str:
 _UNCHANGED: Final = (
     "Nothing that runs was changed, and the settings are as they were. When it is mended, run the "
     "same again"
+)
+_PERHAPS: Final = (
+    "Not rolled back: nothing was to roll, and some of the rest may be done. The settings say it: "
+    "when the cause is mended, run the same again, or a plain `up`"
 )
 _STOPPED: Final = (
     "Stopped by Ctrl-C, and nothing was rolled back. Run the same again, and it goes on; or back: "
@@ -542,6 +561,18 @@ _ELSEWHERE: Final = (
     "Not rolled back: every service that was to roll runs the release, and the URLs answer; `up` "
     "failed at something else. When that is mended, run the same again, and it goes on"
 )
+
+
+def _unchanged(tried: _Tried) -> str:
+    """No Deployment was changed; other things may be."""
+    if not tried.changes:
+        return _UNCHANGED
+    done = ", ".join(f"{kind} {count}" for kind, count in sorted(tried.changes.items()))
+    return (
+        "No service was changed, and the settings are as they were; the engine did other things "
+        f"before it failed ({done}), which the next `up` takes back. When it is mended, run the "
+        "same again"
+    )
 
 
 def _go_back(

@@ -77,6 +77,8 @@ class Production:
     urls: Callable[[], list[Checked]] | None = None
     breaks: dict[str, str] = field(default_factory=dict)
     during: dict[str, Callable[[], None]] = field(default_factory=dict)
+    beside: dict[str, int] = field(default_factory=dict)
+    """What `up` changes beside that, by kind, as the engine counts it."""
     secret: str = "honeydue-secrets-1111111111"
     secrets: dict[str, str] = field(default_factory=dict)
     objects: dict[str, dict[str, Json]] = field(default_factory=dict)
@@ -202,7 +204,9 @@ class Production:
 
     # The history
 
-    def record(self, message: str, result: str, faulty: set[str]) -> None:
+    def record(
+        self, message: str, result: str, faulty: set[str], changes: Mapping[str, int]
+    ) -> None:
         self.clock += timedelta(hours=1)
         self.stated = copy.deepcopy(self.objects.get("deployments", {}))
         left = {"checkpoint": {"latest": {"resources": self.resources(faulty)}}}
@@ -214,7 +218,7 @@ class Production:
                 started=self.clock,
                 ended=self.clock + timedelta(minutes=2),
                 message=message,
-                changes={"update": 1},
+                changes=changes,
                 environment={},
                 config={},
                 checkpoint=lambda: copy.deepcopy(left),
@@ -265,18 +269,22 @@ class Production:
             return self.breaks.pop(name, "")
 
         faulty: set[str] = set()
+        changes = {"same": 40}
         wrong = phase("build")
         rolls = [service for service in SERVICES if self.differs(service)]
         if not wrong:
             for service in SERVICES:
                 data = application.environment_of(service, self.environment)
                 name = f"honeydue-config-{service}-{content_hash(data)}"
+                if name not in self.objects.get("configmaps", {}):
+                    changes["create"] = changes.get("create", 0) + 1
                 self.objects.setdefault("configmaps", {})[name] = {
                     "metadata": {"name": name, "namespace": "honeydue", "labels": {}},
                     "data": data,
                 }
             for service in rolls:
                 each(f" ~  kubernetes:apps/v1:Deployment {service} updating")
+                changes["update"] = changes.get("update", 0) + 1
                 tag = self.wants(service)["metadata"]["annotations"][TAG_ANNOTATION]
                 how = self.behaves.get((service, tag)) or self.behaves.get(service, "ok")
                 if not self.roll(service, how):
@@ -286,12 +294,13 @@ class Production:
                 if wrong and service == "api":
                     break
         wrong = wrong or phase("vendor")
+        changes |= self.beside
         for said in ("Outputs:", "    kubeconfig: [secret]", "", "Duration: 3s"):
             each(said)
         if wrong:
             each(f"error: {wrong}")
         self.deployed = self.deployed or not wrong
-        self.record(message, "failed" if wrong else "succeeded", faulty)
+        self.record(message, "failed" if wrong else "succeeded", faulty, changes)
         return 255 if wrong else 0
 
 

@@ -56,7 +56,6 @@ def test_a_good_release_from_the_question_to_its_number(
         "worker rolls",
         "admin rolls",
         "Deploy 237c6b8? [y/N]",
-        "api: untouched, 3 of 3 ready",
         "api: 3 of 3 ready, converged",
         "https://api.myhoneydue.com/api/health/ 200 41 ms",
         "deployed 237c6b8 as release 3 in 0 s",
@@ -519,6 +518,22 @@ def test_a_build_that_fails_has_changed_nothing_and_is_not_tried_again_by_the_ne
         "changes no image: the settings name what runs",
     )
     assert "rollback" not in ops.read
+
+
+def test_what_was_changed_beside_the_services_before_it_failed_is_not_called_nothing(
+    ops: Operator, production: Production
+) -> None:
+    production.images = dict(PINNED)
+    production.beside = {"create": 2, "update": 1}
+    production.breaks["build"] = "trivy: 1 CRITICAL vulnerability in honeydue-api"
+    assert ops("deploy", "--yes") == 1
+    assert (production.tags, production.images) == (OLD, PINNED)
+    ops.says(
+        "No service was changed, and the settings are as they were; the engine did other things "
+        "before it failed (create 2, update 1), which the next `up` takes back. When it is mended, "
+        "run the same again",
+    )
+    assert "Nothing" not in ops.read
 
 
 def test_a_vendor_that_fails_beside_a_release_that_runs_is_no_reason_to_take_it_back(

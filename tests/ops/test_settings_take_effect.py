@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 
+import pytest
+
 from honeydue.images.references import SERVICES
 from tests.ops.production import Operator, Production, checked, ops, pin, production
 from tests.settings import sample
@@ -76,6 +78,33 @@ def test_a_run_that_was_killed_is_gone_on_with_by_the_same_words(
     ops.says("says that already", "api rolls", "config set DB_PORT: done")
     assert ops("config", "set", "DB_PORT=6432", "--yes") == 0
     ops.says("says that already", "nothing rolls: it is well")
+
+
+def test_where_nothing_rolls_a_run_that_failed_may_have_done_it_and_is_not_taken_back(
+    ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pull secret is changed in place: kubelet reads it at each pull, and no pod does."""
+    production.breaks["vendor"] = "Cloudflare answers 503"
+    production.beside = {"update": 1}
+    secret = production.secret
+    urn = "urn:pulumi:prod::honeydue::kubernetes:core/v1:Secret::gitea-credentials"
+    state = {"type": "kubernetes:core/v1:Secret", "custom": True, "inputs": {}}
+    production.extra = [{"op": "update", "urn": urn, "oldState": state, "newState": state}]
+    monkeypatch.setattr(Production, "secret_named", lambda *_: secret)
+    file = production.folder / "token"
+    file.write_text("gitea-" + secrets.token_hex(20))
+    assert ops("secret", "rotate", "REGISTRY_TOKEN", "--from-file", str(file), "--yes") == 4
+    assert production.said == [
+        *(f"set honeydue:images.{service} 1a2b3c4" for service in SERVICES),
+        "set honeydue:registry.token",
+        "up secret rotate REGISTRY_TOKEN",
+    ]
+    ops.says(
+        "FAILED up: Cloudflare answers 503",
+        "Not rolled back: nothing was to roll, and some of the rest may be done. The settings say "
+        "it: when the cause is mended, run the same again, or a plain `up`",
+    )
+    assert "othing that runs was changed" not in ops.read
 
 
 def test_a_secret_that_production_does_not_take_is_taken_back_and_never_shown(
