@@ -6,7 +6,7 @@ Secrets are not brought back: one that was changed since was changed for a reaso
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from honeydue.images.references import SERVICES
@@ -104,7 +104,7 @@ def rollback(
                 make=lambda: change.make(engine, wanted),
                 question=f"Roll back to {goal.name}?",
                 back=None,
-                nowhere="The rollback failed.\n" + by_hand(goal.release),
+                nowhere="The rollback failed.\n" + _by_hand(goal, services),
                 nothing=f"nothing to do: {goal.name} runs already",
                 done=lambda outcome: _done(goal, outcome),
                 released=Released(verb="rollback", tag=goal.tag, pins=goal.pins),
@@ -119,6 +119,14 @@ def _done(goal: To, outcome: Outcome) -> Sequence[str]:
         f"\nrolled back to {goal.name}{number} in {span(outcome.seconds)}",
         "the next `up` changes nothing; python -m ops deploy goes forward again",
     )
+
+
+def _by_hand(goal: To, services: Sequence[str]) -> str:
+    if goal.release is None or tuple(services) == SERVICES:
+        return by_hand(goal.release)
+    alone = {service: goal.release.services[service] for service in services}
+    said = by_hand(replace(goal.release, services=alone))
+    return said.replace("rollback --to", f"rollback{_one(services)} --to")
 
 
 def _notes(goal: To, now: Release, service: str | None) -> Iterator[str]:
@@ -143,11 +151,16 @@ def _goal(
     past: bool,
 ) -> To:
     if to is None:
-        release = last_good(found, before=now)
+        alone = services[0] if tuple(services) != SERVICES else ""
+        # Of one service alone: those that ran what it runs now would change nothing.
+        of = [e for e in found if alone in e.services and not _same_image(alone, e, now)]
+        release = last_good(of if alone else found, before=now)
         if release is None:
             raise refused(
-                f"nothing to roll back to: no release before {now} went well",
-                "python -m ops releases lists them; to an older image: rollback --to SHA",
+                f"nothing to roll back to: no release before {now} went well"
+                + (f" with another {alone}" if alone else ""),
+                "python -m ops releases lists them; to an older image: "
+                f"python -m ops rollback{_one(services)} --to SHA",
             )
     else:
         try:
@@ -160,9 +173,21 @@ def _goal(
     if why := _why_not(found, now, release, missing, services, past=past):
         raise refused(
             f"release {release} cannot be rolled back to: {why}",
-            _mend(found, release, missing, why),
+            _mend(found, now, missing, services, why),
         )
     return To(str(release), _pins(now, services, release.services), release)
+
+
+def _one(services: Sequence[str]) -> str:
+    """For a command line."""
+    return "" if tuple(services) == SERVICES else f" --service {services[0]}"
+
+
+def _same_image(service: str, one: Release, other: Release) -> bool:
+    mine, its = one.services.get(service), other.services.get(service)
+    if mine is None or its is None:
+        return False
+    return (mine.digest or mine.reference) == (its.digest or its.reference)
 
 
 def _by_image(
@@ -243,7 +268,7 @@ def _why_not_one(
         return f"it had no {service}"
     if to.states.get(service) == "failed":
         return f"{service} failed in it"
-    if service in now.services and now.services[service].pin == to.services[service].pin:
+    if _same_image(service, to, now):
         return f"{service} runs that now"
     if service in images_gone(to, missing or {}):
         return f"images gone: {service}"
@@ -252,14 +277,20 @@ def _why_not_one(
     return ""
 
 
-def _mend(found: Sequence[Release], to: Release, missing: Gone | None, why: str) -> str:
+def _mend(
+    found: Sequence[Release],
+    now: Release,
+    missing: Gone | None,
+    services: Sequence[str],
+    why: str,
+) -> str:
     if why.startswith("behind"):
         return _PAST
     good = [
         str(each)
         for each in found[:_LISTED]
-        if each is not to and obstacle(found, each, missing) in ("", "not known")
+        if each.well and not _why_not(found, now, each, missing, services, past=False)
     ]
     if good:
-        return f"python -m ops rollback --to one of {', '.join(good)}"
+        return f"python -m ops rollback{_one(services)} --to one of {', '.join(good)}"
     return "no listed release can be; python -m ops deploy --sha SHA, of what is in the registry"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -108,6 +109,52 @@ def test_one_service_alone_and_the_others_stay_what_they_are(
     assert "Rolls-back" not in trailers(production)
     assert trailers(production)["Service"] == "api"
     ops.says("configuration stays as it is now: only images go back")
+
+
+def hotfix(production: Production, service: str, tag: str) -> None:
+    """A release of one service, as `deploy --service` leaves it."""
+    production.images = {s: pin(s, production.tags[s]) for s in SERVICES} | {
+        service: pin(service, tag)
+    }
+    production.up(f"deploy {tag}\n\nBy: ann@desk\nService: {service}", lambda _line: None)
+    production.images, production.said = {}, []
+
+
+def test_of_one_service_what_did_not_change_it_is_passed_over(
+    ops: Operator, production: Production
+) -> None:
+    """Release 3 is a hotfix of admin: of api it has what runs, and 1 is the last other one."""
+    hotfix(production, "admin", "55aa55a")
+    assert ops("rollback", "--service", "api", "--yes") == 0
+    assert production.tags == {"api": "0a1b2c3", "worker": "1a2b3c4", "admin": "55aa55a"}
+    ops.says("rollback to 1 (0a1b2c3) of api (prod)", "api rolls 1a2b3c4", "→ 0a1b2c3")
+    assert ops("rollback", "--service", "admin", "--yes") == 0
+    assert production.tags["admin"] == "1a2b3c4"
+
+
+def test_of_one_service_that_was_never_another(ops: Operator, production: Production) -> None:
+    del production.runs[0]
+    production.runs[0] = replace(production.runs[0], number=1)
+    hotfix(production, "admin", "55aa55a")
+    assert ops("rollback", "--service", "api", "--yes") == 1
+    ops.says(
+        "nothing to roll back to: no release before 2 (1a2b3c4, 55aa55a) went well with another "
+        "api",
+        "to an older image: python -m ops rollback --service api --to SHA",
+    )
+
+
+def test_of_one_service_the_line_that_mends_names_it(ops: Operator, production: Production) -> None:
+    assert ops("rollback", "--service", "api", "--to", "2", "--yes") == 1
+    ops.says(
+        "release 2 (1a2b3c4) cannot be rolled back to: api runs that now",
+        "python -m ops rollback --service api --to one of 1 (0a1b2c3)",
+    )
+    production.behaves["api", "0a1b2c3"] = "pull-fails"
+    assert ops("rollback", "--service", "api", "--yes") == 4
+    ops.says("The rollback failed.", "again python -m ops rollback --service api --to 1")
+    ops.says("kubectl -n honeydue set image deployment/api")
+    assert "set image deployment/worker" not in ops.read
 
 
 def test_a_dry_run_changes_nothing(ops: Operator, production: Production) -> None:
