@@ -158,7 +158,7 @@ def take_effect(ground: Ground, attempt: Attempt) -> Outcome:
         (tried.begun is None or tried.silent, FAILED, "not known", _NOBODY_TELLS),
         (tried.unasked and not tried.bad, FAILED, "not known", _UNASKED),
         (tried.code and not attempt.rolls, FAILED, "failed", _PERHAPS),
-        (tried.begun == frozenset(), UNCHANGED, "unchanged", _NOT_OURS),
+        (tried.begun == frozenset(), FAILED, "failed", _NOT_OURS),
         (tried.on_the_way, FAILED, "not known", _ON_THE_WAY),
         (tried.runs, FAILED, "failed", _ELSEWHERE),
         (attempt.back is None, FAILED, "failed", attempt.nowhere),
@@ -170,9 +170,13 @@ def take_effect(ground: Ground, attempt: Attempt) -> Outcome:
         if fits:
             return ended(code, how, said)
     assert attempt.back is not None  # the last case
+    # What the release did not need of its own time: who waits for a rollout is prepared for that.
     left = max(0.0, ROLLOUT_SECONDS - (time.monotonic() - began))
+    # worker and admin go back only when api is back: one rollout after the other.
+    rollouts = 2 if (tried.begun or frozenset()) - {"api"} else 1
+    budget = rollouts * ROLLOUT_SECONDS + left
     tried = replace(tried, seen=tried.collect())
-    return ended(*_go_back(ground, attempt, attempt.back, tried, ROLLOUT_SECONDS + left))
+    return ended(*_go_back(ground, attempt, attempt.back, tried, budget))
 
 
 def verify(ground: Ground) -> Outcome:
@@ -550,7 +554,8 @@ _UNASKED: Final = (
     "run the same again: it then only checks"
 )
 _NOT_OURS: Final = (
-    "Not rolled back: nothing rolled, so no rollback can mend it. python -m ops status"
+    "Not rolled back: `up` did what the settings say, and they stay so; no service rolled, so no "
+    "rollback can mend what is wrong. python -m ops status"
 )
 _ON_THE_WAY: Final = (
     "Not rolled back: every pod is ready, and what fails lies on the way to them, which no release "
@@ -600,7 +605,7 @@ def _go_back(
         Attempt(
             message=Message(back.message.subject, trailers),
             rolls=dict.fromkeys(sorted(tried.begun or ())),
-            surely=frozenset(),
+            surely=tried.begun or frozenset(),
             undo=lambda: None,
             back=None,
         ),
@@ -613,6 +618,19 @@ def _go_back(
     if again.well:
         said = f"Rolled back: production runs {back.name} again{gate}"
         return ROLLED_BACK, "rolled back", said, again
+    if again.runs and not again.interrupted:
+        said = (
+            f"Rolled back: production runs {back.name} again{gate}.\n"
+            f"  `up` failed at something else: {ground.hide(again.because)}. "
+            "When that is mended, the next `up` goes on with it"
+        )
+        return ROLLED_BACK, "rolled back", said, again
+    if again.on_the_way and not again.interrupted:
+        said = (
+            f"Rolled back: every pod of {back.name} is ready again{gate}. What fails now lies on "
+            f"the way to them: {ground.hide(again.because)}"
+        )
+        return FAILED, "not known", said, again
     if again.interrupted:
         said = f"The rollback to {back.name} was stopped by Ctrl-C: the next `up` goes on with it"
         return INTERRUPTED, "interrupted", said, again

@@ -477,6 +477,56 @@ def test_a_rollback_that_itself_fails_says_what_runs_and_what_mends_it(
     )
 
 
+def test_a_rollback_whose_up_fails_at_something_else_has_brought_production_back(
+    ops: Operator, production: Production
+) -> None:
+    production.behaves["admin", "237c6b8"] = "crashes"
+
+    def vendor() -> None:
+        if production.images:  # the rollback's
+            production.breaks["vendor"] = "Cloudflare answers 503"
+
+    production.during["vendor"] = vendor
+    assert ops("deploy", "--yes") == 3
+    assert production.tags == OLD
+    ops.says(
+        "Rolling back to release 2 (1a2b3c4), for at most 30 min",
+        "Rolled back: production runs release 2 (1a2b3c4) again. `up` failed at something else: "
+        "Cloudflare answers 503. When that is mended, the next `up` goes on with it",
+    )
+    assert "failed too" not in ops.read
+
+
+def test_a_rollback_that_is_stopped_before_all_of_it_is_back_has_not_brought_production_back(
+    ops: Operator, production: Production
+) -> None:
+    production.behaves["admin", "237c6b8"] = "crashes"
+
+    def vendor() -> None:
+        if production.images:  # the rollback's
+            production.breaks["after api"] = "Cloudflare answers 503"
+
+    production.during["after api"] = vendor
+    assert ops("deploy", "--yes") == 4
+    assert production.tags == NEW | {"api": "1a2b3c4"}
+    ops.says("The rollback to release 2 (1a2b3c4) failed too: Cloudflare answers 503")
+
+
+def test_a_rollback_after_which_the_way_to_it_fails_is_not_said_to_have_failed(
+    ops: Operator, production: Production
+) -> None:
+    production.behaves["api", "237c6b8"] = "crashes"
+    away = "no connection within 10 s"
+    production.urls = lambda: [checked(why=away, status=None, on_the_way=True)]
+    assert ops("deploy", "--yes") == 4
+    assert production.tags == OLD
+    ops.says(
+        "Rolled back: every pod of release 2 (1a2b3c4) is ready again. api goes first",
+        "What fails now lies on the way to them: https://api.myhoneydue.com/api/health/ fails: no ",
+    )
+    assert "failed too" not in ops.read
+
+
 def test_a_point_of_no_return_that_fails_is_not_taken_back_by_itself(
     ops: Operator, production: Production
 ) -> None:
@@ -846,6 +896,8 @@ def test_the_time_of_a_rollback_has_an_end(
         end = time.monotonic() + 5
         while production.images and not production.breaks and time.monotonic() < end:
             time.sleep(0.01)
+        if "vendor" in production.breaks:  # told to end, it does so where it is
+            production.breaks["build"] = production.breaks.pop("vendor")
 
     production.during["build"] = hangs
     assert ops("deploy", "--yes") == 4

@@ -80,6 +80,30 @@ def test_a_run_that_was_killed_is_gone_on_with_by_the_same_words(
     ops.says("says that already", "nothing rolls: it is well")
 
 
+def test_where_nothing_rolls_a_url_that_fails_afterwards_leaves_the_settings_as_up_made_them(
+    ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urn = "urn:pulumi:prod::honeydue::kubernetes:core/v1:Secret::gitea-credentials"
+    state = {"type": "kubernetes:core/v1:Secret", "custom": True, "inputs": {}}
+    production.extra = [{"op": "update", "urn": urn, "oldState": state, "newState": state}]
+    secret = production.secret
+    monkeypatch.setattr(Production, "secret_named", lambda *_: secret)
+
+    def breaks() -> None:
+        production.urls = lambda: [checked(why="503: no pod of it is ready", status=503)]
+
+    production.during["vendor"] = breaks
+    file = production.folder / "token"
+    file.write_text("gitea-" + secrets.token_hex(20))
+    assert ops("secret", "rotate", "REGISTRY_TOKEN", "--from-file", str(file), "--yes") == 4
+    assert "token" in production.secrets
+    ops.says(
+        "FAILED final URLs: https://api.myhoneydue.com/api/health/ fails: 503",
+        "Not rolled back: `up` did what the settings say, and they stay so; no service rolled, so "
+        "no rollback can mend what is wrong. python -m ops status",
+    )
+
+
 def test_where_nothing_rolls_a_run_that_failed_may_have_done_it_and_is_not_taken_back(
     ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch
 ) -> None:
