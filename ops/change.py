@@ -95,10 +95,16 @@ def opened(engine: Engine, how: How) -> StackSettings:
     from ops import preflight  # noqa: PLC0415 - as below
 
     try:
-        return StackSettings.of(engine)
+        return _read(engine)
     except Refused:
         check(preflight.Asked(engine=engine), how)
         raise
+
+
+def _read(engine: Engine) -> StackSettings:
+    """The settings, and which run was the last one: before anything is decided on either."""
+    last = rollout.newest(engine)
+    return replace(StackSettings.of(engine), newest=last.number if last is not None else None)
 
 
 def check(asked: Asked, how: How, *, must: Collection[str] | None = None) -> None:
@@ -117,7 +123,9 @@ def check(asked: Asked, how: How, *, must: Collection[str] | None = None) -> Non
 
 @contextmanager
 def locked(stack: StackSettings, api: Api | None, doing: str, how: How) -> Iterator[Ground]:
-    """Nobody else changes production meanwhile. A dry run changes nothing, and takes no lock."""
+    """Nobody else changes production meanwhile. A dry run changes nothing, and takes no lock.
+    `stack`: as `opened` read it. What was decided on since, without the lock, has to be true still:
+    Refused when there was a run meanwhile."""
 
     def say(said: str) -> None:
         how.console.print(said, markup=False, soft_wrap=True)
@@ -127,6 +135,16 @@ def locked(stack: StackSettings, api: Api | None, doing: str, how: How) -> Itera
         yield Ground(engine=engine, console=how.console, api=api, lock=None, hide=hide)
         return
     with held(api, doing=doing, take_over=how.take_over, say=say) as lock:
+        last = rollout.newest(engine)
+        if last is not None and last.number != stack.newest:
+            by = Message.parse(last.message)
+            who = f" by {by.trailers[BY]}" if by.trailers.get(BY) else ""
+            subject = f": {by.subject}" if by.subject else ""
+            raise refused(
+                f"somebody released meanwhile (run {last.number}{subject}{who}); "
+                "nothing was changed",
+                "run the same again: it then looks at what runs now (python -m ops releases)",
+            )
         if how.take_over and any(_gone(each) for each in engine.holders() or ()):
             engine.cancel()
             say("the lock of the engine's run that is gone is removed")
@@ -198,7 +216,7 @@ def settings(
 ) -> Outcome:
     """A change of configuration or secrets alone. What runs is pinned, so that no commit that was
     checked out since rolls along; when production does not take the change, it is taken back."""
-    stack = StackSettings.of(engine)
+    stack = _read(engine)
     with cluster(engine) as api, locked(stack, api, doing, how) as ground:
         found = releases(engine.runs(), limit=RECENT) if api is not None else []
         good = last_good(found)

@@ -302,7 +302,7 @@ class _Tried:
 def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Tried:
     services = tuple(service for service in SERVICES if service in attempt.rolls)
     limit = time.monotonic() + (budget or 0)
-    before, numbered = _specs(ground.api), _newest(ground.engine)
+    before, numbered = _specs(ground.api), newest(ground.engine)
     tried = _Tried(api=ground.api, rolls=bool(attempt.rolls), surely=attempt.surely)
     child = _Child(budget)
     lines: deque[str] = deque(maxlen=_KEPT)
@@ -365,7 +365,7 @@ def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Trie
             tried = replace(tried, **_check(ground))
     except KeyboardInterrupt:
         tried = replace(tried, interrupted=True)
-    return _recorded(tried, numbered, _newest(ground.engine))
+    return _recorded(tried, numbered, newest(ground.engine))
 
 
 def _recorded(tried: _Tried, before: Run | None, run: Run | None) -> _Tried:
@@ -510,7 +510,7 @@ def _api(engine: Engine) -> Api | None:
         return None
 
 
-def _newest(engine: Engine) -> Run | None:
+def newest(engine: Engine) -> Run | None:
     """The last run; None: there is none, or it cannot be read."""
     with suppress(Refused):
         return next(engine.runs(), None)

@@ -31,12 +31,14 @@ class WrongPassphrase(Refused):
 
 @dataclass(frozen=True)
 class StackSettings:
-    """What the program would read now. `env`: the env file's content, None when there is none."""
+    """What the program would read now. `env`: the env file's content, None when there is none.
+    `newest`: the number of the run that was the last one before it was read, where that is kept."""
 
     engine: Engine
     configured: Configured
     env_name: str
     env: bytes | None = field(repr=False)
+    newest: int | None = None
 
     @staticmethod
     def of(engine: Engine) -> StackSettings:

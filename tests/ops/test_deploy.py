@@ -11,6 +11,7 @@ from honeydue.images import checkout
 from honeydue.images.references import SERVICES
 from honeydue.images.registry_errors import RegistryError
 from ops import change, deploy, rollout
+from ops.lock import held
 from ops.preflight import Check
 from ops.preflight import check as really_check
 from ops.problems import Problem, refused
@@ -749,6 +750,31 @@ def test_a_second_operator_reads_who_deploys_what_and_changes_nothing(
     assert ops("deploy", "--yes") == 0
     assert seen == [1]
     assert production.said == ["up deploy 237c6b8"]
+
+
+@pytest.mark.parametrize("words", [("deploy",), ("rollback",), ("config", "set", "DB_PORT=6432")])
+def test_who_decided_on_what_runs_before_another_released_is_told_to_look_again(
+    ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Between reading the history and having the lock lie seconds: another's whole release fits."""
+
+    def late(*given: Any, **how: Any) -> Any:
+        images, production.images = production.images, {s: pin(s, "99d0e1f") for s in SERVICES}
+        production.up("deploy 99d0e1f\n\nBy: ann@desk", lambda _line: None)
+        production.images = images
+        return held(*given, **how)
+
+    monkeypatch.setattr(change, "held", late)
+    text = production.env.read_text()
+    assert ops(*words, "--yes") == 1
+    assert production.said == []
+    assert production.env.read_text() == text
+    assert production.tags == dict.fromkeys(SERVICES, "99d0e1f")
+    ops.says(
+        "somebody released meanwhile (run 3: deploy 99d0e1f by ann@desk); nothing was changed",
+        "run the same again: it then looks at what runs now",
+    )
+    assert not production.objects["leases"]
 
 
 def test_whose_lock_was_taken_over_meanwhile_does_not_begin(
