@@ -106,19 +106,31 @@ def rollback(
                 back=None,
                 nowhere="The rollback failed.\n" + _by_hand(goal, services),
                 nothing=f"nothing to do: {goal.name} runs already",
-                done=lambda outcome: _done(goal, outcome),
+                done=lambda outcome: _done(goal, outcome, _elsewhere(stack, goal, service)),
                 released=Released(verb="rollback", tag=goal.tag, pins=goal.pins),
                 notes=tuple(_notes(goal, now, service)),
             ),
         )
 
 
-def _done(goal: To, outcome: Outcome) -> Sequence[str]:
+def _done(goal: To, outcome: Outcome, elsewhere: str) -> Sequence[str]:
     number = f" as release {outcome.release}" if outcome.release is not None else ""
-    return (
+    said = [
         f"\nrolled back to {goal.name}{number} in {span(outcome.seconds)}",
         "the next `up` changes nothing; python -m ops deploy goes forward again",
-    )
+        elsewhere,
+    ]
+    return [line for line in said if line]
+
+
+def _elsewhere(stack: StackSettings, goal: To, service: str | None) -> str:
+    """What makes other working copies want the same. A rehearsal has no others."""
+    if stack.engine.kind != "pulumi":
+        return ""
+    what = f"commit Pulumi.{stack.engine.stack}.yaml"
+    if goal.release is not None and service is None and goal.release.environment:
+        what += f", and copy {stack.env_name}, which git ignores"
+    return f"{what}: elsewhere a plain `up` does not know of it"
 
 
 def _by_hand(goal: To, services: Sequence[str]) -> str:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 
 from honeydue.images.references import SERVICES
+from ops import rollback as rolling_back
+from ops.engine import Engine
+from ops.stack_settings import StackSettings
 from tests.ops.production import Operator, Production, digest, ops, pin, production
 
 __all__ = ["ops", "production"]  # the fixtures
@@ -48,7 +53,22 @@ def test_to_the_last_good_one_without_a_build(ops: Operator, production: Product
         "https://api.myhoneydue.com/api/health/ 200",
         "rolled back to 1 (0a1b2c3) as release 3 in 0 s",
         "the next `up` changes nothing; python -m ops deploy goes forward again",
+        f"commit Pulumi.prod.yaml, and copy {production.env}, which git ignores: elsewhere a plain "
+        "`up` does not know of it",
     )
+
+
+def test_in_a_rehearsal_nothing_is_to_be_committed(
+    ops: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ops.rollback._elsewhere", partial(of_a_rehearsal, rolling_back._elsewhere))
+    assert ops("rollback", "--yes") == 0
+    ops.says("rolled back to 1 (0a1b2c3) as release 3")
+    assert "commit" not in ops.read
+
+
+def of_a_rehearsal(elsewhere: Any, stack: StackSettings, *more: Any) -> Any:
+    return elsewhere(replace(stack, engine=Engine("rehearsal", "rehearsal")), *more)
 
 
 def test_hooks_are_told(ops: Operator, production: Production) -> None:
@@ -109,6 +129,7 @@ def test_one_service_alone_and_the_others_stay_what_they_are(
     assert "Rolls-back" not in trailers(production)
     assert trailers(production)["Service"] == "api"
     ops.says("configuration stays as it is now: only images go back")
+    ops.says("commit Pulumi.prod.yaml: elsewhere a plain `up` does not know of it")
 
 
 def hotfix(production: Production, service: str, tag: str) -> None:
