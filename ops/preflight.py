@@ -433,7 +433,11 @@ class _Preflight:
         busy = [each for each in holders if each not in gone]
         if busy:
             said = f"the stack is at work: {'; '.join(busy)}"
-            raise _Failed(said, Problem(said, "wait until that has ended, and run the same again"))
+            mend = "wait until that has ended, and run the same again"
+            if not all(f"@{socket.gethostname()} (pid " in each for each in busy):
+                # Of elsewhere nobody here can tell whether it is alive, so --take-over leaves it.
+                mend += f"; if nobody is at work: {_cancel(self._engine)}, then the same again"
+            raise _Failed(said, Problem(said, mend))
         if gone and not self._asked.take_over:
             said = f"a run left its lock behind: {'; '.join(gone)}"
             raise _Failed(said, Problem(said, "run the same with --take-over"))
@@ -489,6 +493,12 @@ class _Preflight:
             mend = "bring back the node that is missing (python -m ops status), or end something"
             raise _Failed(said, Problem(f"{said}; free: {room}", mend))
         return f"one more pod of {' and '.join(each.owner for each in surge)} fits"
+
+
+def _cancel(engine: Engine) -> str:
+    if engine.kind == "pulumi":
+        return f"pulumi cancel --stack {engine.stack} --yes"
+    return f"python -m rehearsal cancel --stack {engine.stack}"
 
 
 # --- builder and registry -----------------------------------------------------------------------

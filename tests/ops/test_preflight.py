@@ -561,6 +561,28 @@ def test_another_run_of_the_stack(world: World) -> None:
     )
 
 
+ELSEWHERE = "trey@laptop.trey.example (pid 4242) since 2026-11-22T02:14:00Z"
+CLOUD = "somebody (Pulumi Cloud does not say who)"
+
+
+@pytest.mark.parametrize("holder", [ELSEWHERE, CLOUD])
+@pytest.mark.parametrize("take_over", [False, True])
+def test_of_a_run_elsewhere_nobody_can_tell_and_what_ends_its_lock_is_said(
+    world: World, monkeypatch: pytest.MonkeyPatch, holder: str, take_over: bool
+) -> None:
+    monkeypatch.setattr(Engine, "holders", lambda _self: [holder])
+    assert world.fails("other runs", take_over=take_over) == (
+        f"the stack is at work: {holder}\n"
+        "    mend   wait until that has ended, and run the same again; if nobody is at work: "
+        "pulumi cancel --stack prod --yes, then the same again"
+    )
+
+
+def test_a_rehearsals_lock_is_ended_by_its_own_verb() -> None:
+    ends = preflight._cancel(Engine("rehearsal", "rehearsal"))
+    assert ends == "python -m rehearsal cancel --stack rehearsal"
+
+
 def test_the_lock_of_a_run_that_is_gone(world: World) -> None:
     with subprocess.Popen(["true"]) as gone:
         pass
