@@ -185,6 +185,8 @@ def perform(ground: Ground, how: How, change: Change) -> Outcome:
         agreed = how.dry_run or summary.empty or _agreed(summary, how, change.question)
         if agreed and ground.lock is not None:
             ground.lock.assure()
+        asks = agreed and not (how.dry_run or summary.empty) and change.back is not None
+        failing = rollout.baseline(ground) if asks else {}
     except BaseException:
         undo()
         console.print("nothing was changed")
@@ -197,9 +199,8 @@ def perform(ground: Ground, how: How, change: Change) -> Outcome:
     if summary.empty:
         return replace(_nothing_to_do(ground, change), plan=summary)
     console.print()
-    outcome = rollout.take_effect(
-        ground, Attempt.of(summary, change.message, undo, change.back, change.nowhere)
-    )
+    attempt = Attempt.of(summary, change.message, undo, change.back, change.nowhere)
+    outcome = rollout.take_effect(ground, replace(attempt, failing=failing))
     if outcome.code == rollout.DONE:
         for line in change.done(outcome):
             console.print(line, markup=False, soft_wrap=True)

@@ -336,7 +336,7 @@ def _parts(report: Report) -> Iterator[RenderableType]:
             yield from _finding(finding, report.failure)
         for each in report.checked:
             yield Text(f"  {each.url}", "red")
-            yield _details((("said", each.why), ("do", each.mend)))
+            yield _details((("said", each.told), ("do", each.mend)))
     elif report.failure.silent:
         yield Text(f"the cluster could not be asked: {report.failure.silent}", "yellow")
     yield Text()

@@ -87,7 +87,7 @@ class Attempt:
 
     `rolls`: service → what it is to run (None: not known), of those that roll or may; `surely`:
     those that do. `undo`: the settings as they were before. `back` None: there is no way back, and
-    `nowhere` tells the operator."""
+    `nowhere` tells the operator. `failing`: as `baseline` found it."""
 
     message: Message
     rolls: Mapping[str, Image | None]
@@ -95,6 +95,7 @@ class Attempt:
     undo: Undo
     back: Back | None
     nowhere: str = ""
+    failing: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -188,7 +189,7 @@ def verify(ground: Ground) -> Outcome:
             rollouts = watching.wait(ROLLOUT_SECONDS + GRACE)
             tried = replace(tried, rollouts=rollouts, silent=watching.silent)
     if not (tried.bad or tried.silent):
-        tried = replace(tried, **_check(ground))
+        tried = replace(tried, **_check(ground, {}))
     return Outcome(
         code=DONE if tried.well else UNCHANGED,
         ended="nothing to do",
@@ -237,7 +238,7 @@ class _Tried:
 
     @property
     def broken(self) -> list[urls.Checked]:
-        return [each for each in self.checked if not each.well]
+        return [each for each in self.checked if not (each.well or each.before)]
 
     @property
     def undone(self) -> bool:
@@ -362,7 +363,7 @@ def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Trie
     try:
         # Where `up` failed it is only asked whether the release runs all the same.
         if not tried.interrupted and (tried.all_begun or not tried.code) and not tried.bad:
-            tried = replace(tried, **_check(ground))
+            tried = replace(tried, **_check(ground, attempt.failing))
     except KeyboardInterrupt:
         tried = replace(tried, interrupted=True)
     return _recorded(tried, numbered, newest(ground.engine))
@@ -443,12 +444,33 @@ class _Child:
             wait = ENDING
 
 
-def _check(ground: Ground) -> dict[str, Any]:
+def _urls(engine: Engine) -> Mapping[str, str]:
+    given = engine.outputs().get("urls")
+    named = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
+    return dict(sorted(named.items()))
+
+
+def baseline(ground: Ground) -> Mapping[str, str]:
+    """Which final URLs fail before anything is changed, and of what: asked once, told as a
+    warning."""
+    try:
+        checked = urls.check(_urls(ground.engine), ground.engine.edge(), attempts=1, versions=False)
+    except Refused:
+        return {}  # then every failure is called new
+    failing = [each for each in checked if not each.well]
+    for each in failing:
+        said = Text("warning: ", "yellow") + Text(f"{each.url} fails already: {each.why}")
+        ground.console.print(said, soft_wrap=True)
+    return {each.name: each.cause for each in failing}
+
+
+def _check(ground: Ground, failing: Mapping[str, str]) -> dict[str, Any]:
     """`checked`, and `unasked`, of _Tried: what cannot be read now is no answer of a URL."""
     try:
-        given = ground.engine.outputs().get("urls")
-        named = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
-        checked = urls.check(dict(sorted(named.items())), ground.engine.edge())
+        checked = [
+            replace(each, before=bool(each.cause) and failing.get(each.name) == each.cause)
+            for each in urls.check(_urls(ground.engine), ground.engine.edge())
+        ]
     except Refused as cause:
         return {"unasked": f"the final URLs could not be asked: {cause.problems[0].what}"}
     if checked:
@@ -608,6 +630,7 @@ def _go_back(
             surely=tried.begun or frozenset(),
             undo=lambda: None,
             back=None,
+            failing=attempt.failing,
         ),
         budget,
     )

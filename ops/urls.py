@@ -43,7 +43,8 @@ class Checked:
     """`why`: what is wrong, "" when nothing is; `mend`: what to do about it. `status`: None when
     there was no answer; `ms`: how long it took, None likewise. `version`: "" when it does not
     say. `on_the_way`: whether it fails before it reaches the application, as no release causes or
-    mends: between here and Cloudflare, at Cloudflare, or between Cloudflare and Traefik."""
+    mends: between here and Cloudflare, at Cloudflare, or between Cloudflare and Traefik. `before`:
+    it failed in the same way before the release, which is no reason to take that back."""
 
     name: str
     url: str
@@ -54,10 +55,20 @@ class Checked:
     mend: str = ""
     tries: int = 1
     on_the_way: bool = False
+    before: bool = False
 
     @property
     def well(self) -> bool:
         return not self.why
+
+    @property
+    def cause(self) -> str:
+        """By which two failures are the same; "" when it is well."""
+        return self.why and str(self.status or self.why)
+
+    @property
+    def told(self) -> str:
+        return f"{self.why} (failed before this release too)" if self.before else self.why
 
 
 # --- asking -------------------------------------------------------------------------------------
@@ -302,7 +313,8 @@ def show(checked: Sequence[Checked], console: Console) -> None:
         if not each.well:
             many = f" (asked {each.tries} times)" if each.tries > 1 else ""
             grid = Table.grid(padding=(0, 2, 0, 0))
-            grid.add_row(Text(each.name, "red"), Text(f"{each.why}{many}", "red"))
+            style = "yellow" if each.before else "red"
+            grid.add_row(Text(each.name, style), Text(f"{each.told}{many}", style))
             grid.add_row(Text("do", "dim"), each.mend)
             console.print(Padding(grid, (0, 0, 0, 2)))
 
@@ -311,7 +323,8 @@ def rows(checked: Sequence[Checked]) -> Any:
     """A table: URL, status, latency, version."""
     made = table("URL", "Status", "Latency", "Version")
     for each in checked:
-        status = Text(str(each.status or "none"), "green" if each.well else "red")
+        style = "green" if each.well else "yellow" if each.before else "red"
+        status = Text(str(each.status or "none"), style)
         ms = "-" if each.ms is None else f"{each.ms} ms"
         made.add_row(Text(each.url), status, Text(ms), Text(each.version or "-"))
     return made
@@ -330,6 +343,7 @@ def document(checked: Sequence[Checked]) -> list[dict[str, Any]]:
             "why": each.why or None,
             "do": each.mend or None,
             "tries": each.tries,
+            "failedBefore": each.before,
         }
         for each in checked
     ]

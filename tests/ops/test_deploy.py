@@ -20,6 +20,7 @@ from tests.ops.production import (
     FakeEngine,
     Operator,
     Production,
+    afterwards,
     checked,
     ctrl_c,
     digest,
@@ -518,7 +519,7 @@ def test_a_rollback_after_which_the_way_to_it_fails_is_not_said_to_have_failed(
 ) -> None:
     production.behaves["api", "237c6b8"] = "crashes"
     away = "no connection within 10 s"
-    production.urls = lambda: [checked(why=away, status=None, on_the_way=True)]
+    production.urls = afterwards(production, checked(why=away, status=None, on_the_way=True))
     assert ops("deploy", "--yes") == 4
     assert production.tags == OLD
     ops.says(
@@ -613,7 +614,7 @@ def test_an_edge_that_is_away_afterwards_is_not_the_releases_fault(
     ops: Operator, production: Production
 ) -> None:
     away = "DNS does not know api.myhoneydue.com"
-    production.urls = lambda: [checked(why=away, status=None, on_the_way=True)]
+    production.urls = afterwards(production, checked(why=away, status=None, on_the_way=True))
     assert ops("deploy", "--yes") == 4
     assert production.tags == NEW
     ops.says(
@@ -627,11 +628,45 @@ def test_an_edge_that_is_away_and_a_vendor_too_are_not_the_releases_fault_either
     ops: Operator, production: Production
 ) -> None:
     challenge = "403: Cloudflare asks whether we are human"
-    production.urls = lambda: [checked(why=challenge, status=403, on_the_way=True)]
+    production.urls = afterwards(production, checked(why=challenge, status=403, on_the_way=True))
     production.breaks["vendor"] = "Cloudflare answers 503"
     assert ops("deploy", "--yes") == 4
     assert production.tags == NEW
     ops.says("Not rolled back: every pod is ready, and what fails lies on the way to them")
+
+
+def test_a_url_that_failed_before_is_a_warning_and_no_reason_to_go_back(
+    ops: Operator, production: Production
+) -> None:
+    broken = checked("admin", why="502: Traefik gets no answer from the pod", status=502)
+    production.urls = lambda: [checked(), broken]
+    assert ops("deploy", "--yes") == 0
+    assert production.tags == NEW
+    ops.says(
+        "warning: https://admin.myhoneydue.com/ fails already: 502: Traefik gets no answer",
+        "https://admin.myhoneydue.com/ 502",
+        "admin 502: Traefik gets no answer from the pod (failed before this release too)",
+        "deployed 237c6b8 as release 3",
+    )
+
+
+def test_a_url_that_failed_otherwise_before_takes_the_release_back(
+    ops: Operator, production: Production
+) -> None:
+    def urls() -> list[Any]:
+        new = production.runs_now("api") == "237c6b8"
+        status = 500 if new else 503
+        return [checked(why=f"{status}: it fails", status=status)]
+
+    production.urls = urls
+    assert ops("deploy", "--yes") == 3
+    assert production.tags == OLD
+    ops.says(
+        "warning: https://api.myhoneydue.com/api/health/ fails already: 503: it fails",
+        "final URLs failed: https://api.myhoneydue.com/api/health/ fails: 500: it fails",
+        "503: it fails (failed before this release too)",
+        "Rolled back: production runs release 2",
+    )
 
 
 def test_when_no_api_server_answers_afterwards_nobody_can_tell_and_nothing_is_rolled_back(
@@ -855,12 +890,26 @@ def test_ctrl_c_in_the_middle_of_a_rollout_rolls_nothing_back_and_the_verb_goes_
 
 def test_ctrl_c_while_the_urls_are_asked(ops: Operator, production: Production) -> None:
     def pressed() -> list[Any]:
+        if production.tags == OLD:
+            return []
         raise KeyboardInterrupt
 
     production.urls = pressed
     assert ops("deploy", "--yes") == 130
     assert production.tags == NEW
     ops.says("Stopped by Ctrl-C, and nothing was rolled back")
+
+
+def test_ctrl_c_while_the_urls_are_asked_beforehand_leaves_everything_as_it_was(
+    ops: Operator, production: Production
+) -> None:
+    def pressed() -> list[Any]:
+        raise KeyboardInterrupt
+
+    production.images, production.urls = dict(PINNED), pressed
+    assert ops("deploy", "--yes") == 130
+    assert (production.images, production.tags) == (PINNED, OLD)
+    ops.says("nothing was changed")
 
 
 def test_ctrl_c_in_the_rollback_says_that_up_goes_on_with_it(

@@ -443,5 +443,6 @@ def test_the_document_for_programs_has_the_same() -> None:
             "why": None,
             "do": None,
             "tries": 1,
+            "failedBefore": False,
         }
     ]
