@@ -571,4 +571,8 @@ def alive(pid: int) -> bool:
         return False
     except (PermissionError, OverflowError):
         return True
+    with suppress(OSError):  # no /proc on a Mac
+        # An orphan in a container may never be reaped: dead, and still in the table of processes.
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return status[:1] not in (["Z"], ["X"])
     return True

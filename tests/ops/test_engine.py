@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ops.engine import Edge, Engine, resources_of
+from ops.engine import Edge, Engine, alive, resources_of
 from ops.problems import Refused
 from rehearsal.cli import main as rehearsal_main
 from rehearsal.engine.errors import EngineError
@@ -322,6 +323,15 @@ def test_an_engine_outlives_the_terminal_that_showed_it(pulumi: Pulumi, prod: En
     pulumi.answers(up={"shell": f"kill -HUP $$; echo one; sleep 0.1; echo two; touch {done}"})
     assert prod.up(each=closed) == 0
     assert done.exists()
+
+
+def test_a_process_that_nobody_has_reaped_is_gone() -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays in the table
+    assert not alive(child.pid)
+    child.wait()
+    assert not alive(child.pid)
+    assert alive(os.getpid())
 
 
 def test_where_the_edge_is_can_be_said(prod: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

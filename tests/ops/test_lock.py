@@ -399,7 +399,7 @@ def test_of_many_that_start_together_exactly_one_wins(nodes: Nodes) -> None:
 
 def test_of_many_that_take_over_a_stale_lock_together_exactly_one_wins(nodes: Nodes) -> None:
     for server in nodes.servers.values():
-        server.delay = 0.2  # all of them have read it before the first one writes
+        server.delay = 1.5  # all of them have read it before the first one writes
     trey(nodes, renewed=420)
     most, refused = contest(nodes.kubeconfig, 8, take_over=True)
     assert most == 1
