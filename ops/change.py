@@ -31,6 +31,7 @@ from ops.problems import Refused, refused
 from ops.releases import Release, current, last_good, releases
 from ops.rollout import Attempt, Back, Ground, Outcome
 from ops.stack_settings import Confirm, StackSettings
+from ops.status import hide_of
 
 if TYPE_CHECKING:
     from ops.preflight import Asked
@@ -130,7 +131,13 @@ def locked(stack: StackSettings, api: Api | None, doing: str, how: How) -> Itera
     def say(said: str) -> None:
         how.console.print(said, markup=False, soft_wrap=True)
 
-    engine, hide = stack.engine, secrets_of(stack)
+    engine = stack.engine
+    ours, theirs = secrets_of(stack), hide_of(api) if api is not None else None
+
+    def hide(said: str) -> str:
+        """What the settings hold, and what runs: an earlier run may have left other values."""
+        return ours(theirs(said) if theirs is not None else said)
+
     if how.dry_run:
         yield Ground(engine=engine, console=how.console, api=api, lock=None, hide=hide)
         return

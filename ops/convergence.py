@@ -26,6 +26,7 @@ from honeydue.images.references import TAG_ANNOTATION
 from honeydue.kubernetes.catalogue import NAME, ROLLOUT_SECONDS
 from ops.api import NAMESPACE, Api
 from ops.diagnosis import Events, Json, dig, items, moment, number, probe_budget, text
+from ops.masking import Hide
 from ops.problems import Refused
 
 EVERY: Final = 1.0  # seconds between two looks
@@ -282,13 +283,21 @@ def look(
     services: Sequence[str],
     before: Mapping[str, str] | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    hide: Hide = str,
 ) -> dict[str, Rollout]:
-    """How it stands now. Raises Refused when no API server answers."""
+    """How it stands now. Raises Refused when no API server answers. `hide` masks what events quote
+    (a probe's answer is the application's own text), before any of it is cut short."""
     with ThreadPoolExecutor(len(_LISTS)) as pool:
         asked = {kind: pool.submit(api.list, path) for kind, path in _LISTS.items()}
         found = {kind: answer.result() for kind, answer in asked.items()}
+    found["events"] = [_masked(each, hide) for each in found["events"]]
     rollouts = progress(**found, now=clock(), services=services, before=before)
     return {each.service: each for each in rollouts}
+
+
+def _masked(event: Json, hide: Hide) -> Json:
+    said = {key: hide(text(event[key])) for key in ("message", "note") if event.get(key)}
+    return {**event, **said}
 
 
 def settled(rollouts: Mapping[str, Rollout]) -> bool:
@@ -348,7 +357,9 @@ class Watching:
         *,
         before: Mapping[str, str] | None = None,
         every: float = EVERY,
+        hide: Hide = str,
     ) -> None:
+        self._hide = hide
         self._api, self._console, self._services, self._every = api, console, services, every
         self._before = dict(before) if before is not None else None
         self.rollouts: Mapping[str, Rollout] = {}
@@ -419,7 +430,8 @@ class Watching:
             with self._looked:
                 self._looks += 1
             try:
-                rollouts, silent = look(self._api, self._services, self._before), ""
+                seen = look(self._api, self._services, self._before, hide=self._hide)
+                rollouts, silent = seen, ""
             except Refused as cause:
                 rollouts, silent = dict(self.rollouts), cause.problems[0].what
             with self._looked:

@@ -185,7 +185,7 @@ def verify(ground: Ground) -> Outcome:
     began = time.monotonic()
     tried = _Tried(api=ground.api)
     if ground.api is not None:
-        with Watching(ground.api, ground.console, SERVICES) as watching:
+        with Watching(ground.api, ground.console, SERVICES, hide=ground.hide) as watching:
             rollouts = watching.wait(ROLLOUT_SECONDS + GRACE)
             tried = replace(tried, rollouts=rollouts, silent=watching.silent)
     if not (tried.bad or tried.silent):
@@ -193,7 +193,7 @@ def verify(ground: Ground) -> Outcome:
     return Outcome(
         code=DONE if tried.well else UNCHANGED,
         ended="nothing to do",
-        because=tried.because,
+        because=ground.hide(tried.because),
         seconds=time.monotonic() - began,
         checked=tried.checked,
     )
@@ -315,7 +315,7 @@ def _try(ground: Ground, attempt: Attempt, budget: float | None = None) -> _Trie
                 return watching
             # Where there was no cluster, nothing that is there now was there before.
             known = None if ground.api is not None else dict[str, str]()
-            made = Watching(tried.api, ground.console, services, before=known)
+            made = Watching(tried.api, ground.console, services, before=known, hide=ground.hide)
             return shown.enter_context(made)
 
         def line(said: str) -> None:

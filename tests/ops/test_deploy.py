@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -15,6 +16,7 @@ from ops.lock import held
 from ops.preflight import Check
 from ops.preflight import check as really_check
 from ops.problems import Problem, refused
+from tests.ops.kubernetes_json import event
 from tests.ops.production import (
     CANARY,
     FakeEngine,
@@ -989,6 +991,32 @@ def test_no_secret_is_printed_whatever_an_engine_or_a_pod_says(
     production.breaks["build"] = f"cannot log in with {CANARY}"
     assert ops("deploy", "--yes") == 1
     ops.says("FAILED up: cannot log in with [secret]")
+
+
+def test_no_value_of_the_clusters_secrets_is_read_or_kept_also_when_the_settings_have_another(
+    ops: Operator, production: Production
+) -> None:
+    """A probe's answer is the application's own text, and is kept in the history's message."""
+    old = "canary-of-before-it-was-rotated-5Hx-" + "x" * 40
+    secret = production.objects["secrets"][production.secret]
+    secret["data"]["SECRET_KEY"] = base64.b64encode(old.encode()).decode()
+    production.behaves["api", "237c6b8"] = "never-ready"
+
+    def probe_says() -> None:
+        for name in [*production.objects["pods"]]:
+            said = f"Readiness probe failed: {old} is refused"
+            production.objects.setdefault("events", {})[name] = event("Unhealthy", said, name)
+
+    hook = production.folder / "deploy" / "hooks" / "on-failure"
+    hook.parent.mkdir()
+    hook.write_text("#!/bin/sh\ngrep reason\n")
+    hook.chmod(0o755)
+    production.during["after api"] = probe_says
+    assert ops("deploy", "--yes") == 3
+    assert old[:20] not in ops.read
+    assert old[:20] not in "".join(run.message for run in production.runs)
+    assert "up, not ready: [secret] is refused" in trailers(production)["Because"]
+    ops.says("api did not become ready", "up, not ready: [secret] is refused", '"reason": "api did')
 
 
 def test_a_lock_that_somebody_holds_is_told_and_nothing_changed(
