@@ -308,34 +308,6 @@ def settled(rollouts: Mapping[str, Rollout]) -> bool:
     )
 
 
-def wait(
-    api: Api,
-    services: Sequence[str],
-    seconds: float,
-    *,
-    before: Mapping[str, str] | None = None,
-    each: Callable[[Mapping[str, Rollout], str], None] | None = None,
-    every: float = EVERY,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], object] = time.sleep,
-) -> Mapping[str, Rollout]:
-    """Looks until all have converged, one has failed, or `seconds` are over; what was seen last,
-    empty when no API server ever answered. `each` is told after every look: what it saw, and why
-    it could not ("" when it could)."""
-    end, seen = clock() + seconds, dict[str, Rollout]()
-    while True:
-        silent = ""
-        try:
-            seen = look(api, services, before)
-        except Refused as cause:
-            silent = cause.problems[0].what
-        if each is not None:
-            each(seen, silent)
-        if (not silent and settled(seen)) or clock() >= end:
-            return seen
-        sleep(every)
-
-
 # --- showing ------------------------------------------------------------------------------------
 
 _WRONG: Final = re.compile(r"\b(?:error|warning|fail(?:ed|ure)?|panic)\b", re.IGNORECASE)

@@ -15,7 +15,7 @@ from rich.console import Console
 from honeydue.kubernetes.catalogue import NAME
 from ops.api import Api
 from ops.cluster import contexts
-from ops.convergence import Rollout, Watching, look, progress, sentence, settled, table, wait
+from ops.convergence import Rollout, Watching, look, progress, sentence, settled, table
 from tests.ops.api_servers import Nodes
 from tests.ops.kubernetes_json import (
     DIGEST,
@@ -349,69 +349,6 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 def converged() -> Json:
     return rolling(updatedReplicas=3, replicas=3, progressing="NewReplicaSetAvailable")
-
-
-class Looks:
-    """Told after each look of `wait`, which sleeps no time: what happens next is done here."""
-
-    def __init__(self, *happens: Callable[[], None]) -> None:
-        self.said: list[tuple[str, str]] = []
-        self._happens = iter(happens)
-        self.now = 0.0
-
-    def __call__(self, rollouts: Any, silent: str) -> None:
-        self.said.append((rollouts["api"].state if rollouts else "", silent))
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        next(self._happens, lambda: None)()
-
-    def clock(self) -> float:
-        return self.now
-
-
-def waited(cluster: Cluster, looks: Looks, seconds: float = 600) -> Any:
-    return wait(cluster.api, ("api",), seconds, each=looks, sleep=looks.sleep, clock=looks.clock)
-
-
-def test_waiting_ends_when_all_have_converged(cluster: Cluster) -> None:
-    looks = Looks(lambda: cluster.moves(converged()))
-    assert waited(cluster, looks)["api"].state == "converged"
-    assert looks.said == [("rolling", ""), ("converged", "")]
-
-
-def test_waiting_ends_when_one_has_failed(cluster: Cluster) -> None:
-    looks = Looks(lambda: cluster.moves(rolling(progressing="ProgressDeadlineExceeded")))
-    assert waited(cluster, looks)["api"].state == "failed: ProgressDeadlineExceeded"
-
-
-def test_waiting_ends_with_its_time_and_says_how_far_it_came(cluster: Cluster) -> None:
-    looks = Looks()
-    assert waited(cluster, looks, 10)["api"].state == "rolling"
-    assert len(looks.said) == 11
-
-
-def test_an_api_server_that_is_away_is_no_failure_until_the_time_is_over(
-    cluster: Cluster,
-) -> None:
-    def back() -> None:
-        cluster.silence(200)
-        cluster.moves(converged())
-
-    looks = Looks(lambda: cluster.silence(503), lambda: None, back)
-    assert waited(cluster, looks)["api"].state == "converged"
-    assert [(state, bool(silent)) for state, silent in looks.said] == [
-        ("rolling", False),
-        ("rolling", True),
-        ("rolling", True),
-        ("converged", False),
-    ]
-    assert looks.said[1][1].startswith("no API server answers (honeydue-1: etcdserver: no leader")
-
-
-def test_without_any_answer_nothing_is_known_in_the_end(cluster: Cluster) -> None:
-    cluster.silence(503)
-    assert waited(cluster, Looks(), 3) == {}
 
 
 def test_a_look_needs_each_list_once(cluster: Cluster) -> None:
