@@ -178,7 +178,7 @@ class Engine:
 
     def cancel(self) -> None:
         """Removes the locks of a run that is no more."""
-        self._run("cancel", *(("--yes",) if self.kind == "pulumi" else ()))
+        self._run("cancel", "--yes")
 
     def outputs(self) -> dict[str, Any]:
         """Decrypted; empty for a stack that never ran."""

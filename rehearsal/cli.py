@@ -116,7 +116,9 @@ def parser() -> argparse.ArgumentParser:
         add("whoami", whoami, "print who works here, and where the state is"),
         add_stack,
     )
-    add_stack(add("cancel", cancel, "remove the lock of a run that is no more"))
+    cancel_ = add("cancel", cancel, "remove the lock of a run that is no more")
+    add_stack(cancel_)
+    cancel_.add_argument("-y", "--yes", action="store_true", help="as the CLI has it: never asks")
     serve_ = add(
         "serve", serve_verb, "serve the stand-ins until Ctrl-C; prints the environment for pulumi"
     )
