@@ -149,9 +149,9 @@ class Cluster:
         port = serve.place(self._home).registry
         return f"127.0.0.1:{port}" if port else ""
 
-    def address_is_free(self, node: Node) -> bool:
+    def all_gone(self) -> bool:
         with self._lock:
-            return not any(leaving.address == node.address for leaving in self._leaving)
+            return not self._leaving
 
     # --- the serving process ---
 

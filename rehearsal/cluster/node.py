@@ -71,8 +71,8 @@ class Surroundings(Protocol):
     def neighbours(self, node: Node) -> list[Node]:
         """The other powered-on nodes of the same private network."""
 
-    def address_is_free(self, node: Node) -> bool:
-        """False while a predecessor on the same address is still ending."""
+    def all_gone(self) -> bool:
+        """False while a server that was switched off or deleted is still ending."""
 
 
 class Node:
@@ -204,8 +204,11 @@ class Node:
             raise BootError("the server has no public IPv4 address: there is nothing to listen on")
         self.config = config
         self.layout = Layout(self.address, self.disk, config, self._wait_for_binaries())
-        while not self._around.address_is_free(self):
-            self.say(f"waiting for {self.address} to be free", "booting")
+        # A server without power is silent at once; here its processes take a moment to end. One of
+        # them may hold this address, and an etcd of a cluster that is lost would talk to the new
+        # one: with the same addresses it has the same id.
+        while not self._around.all_gone():
+            self.say("waiting for the servers that were switched off to be silent", "booting")
             self._pause()
         self._make_certificates()
         founded = self._enter_cluster()
