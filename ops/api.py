@@ -22,6 +22,13 @@ from ops.engine import Engine
 from ops.problems import Problem, Refused, refused
 
 NAMESPACE: Final = "honeydue"
+LISTS: Final = {
+    "deployments": f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
+    "replicasets": f"/apis/apps/v1/namespaces/{NAMESPACE}/replicasets",
+    "pods": f"/api/v1/namespaces/{NAMESPACE}/pods",
+    "events": f"/api/v1/namespaces/{NAMESPACE}/events",
+}
+"""What a rollout of ours is seen by."""
 
 # Not `kubectl-rollout`, as `kubectl rollout restart` calls itself: before it updates a Deployment,
 # Pulumi's provider takes over what managers whose names begin with `kubectl`, `before-first-apply`

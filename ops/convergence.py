@@ -23,9 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from honeydue.images.references import TAG_ANNOTATION
-from honeydue.kubernetes.catalogue import NAME, ROLLOUT_SECONDS
-from ops.api import NAMESPACE, Api
-from ops.diagnosis import Events, Json, dig, items, moment, number, probe_budget, text
+from honeydue.kubernetes.catalogue import ROLLOUT_SECONDS
+from ops.api import LISTS, Api
+from ops.diagnosis import Events, Json, dig, is_of, items, moment, number, probe_budget, text
 from ops.masking import Hide
 from ops.problems import Refused
 
@@ -35,12 +35,6 @@ _HASH: Final = "pod-template-hash"
 _TRIES: Final = 3  # restarts or pulls after which a pod is called failing
 _SAYS_PULL: Final = "ailed to pull"
 _MIGRATION: Final = 240.0  # seconds of startup probe that the catalogue gives to who migrates
-_LISTS: Final = {
-    "deployments": f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
-    "replicasets": f"/apis/apps/v1/namespaces/{NAMESPACE}/replicasets",
-    "pods": f"/api/v1/namespaces/{NAMESPACE}/pods",
-    "events": f"/api/v1/namespaces/{NAMESPACE}/events",
-}
 _PULLING: Final = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"}
 _BROKEN: Final = {
     "CreateContainerConfigError",
@@ -114,17 +108,13 @@ def progress(
 
     def rollout(service: str) -> Rollout:
         deployment = by_name.get(service)
-        newest = _newest(deployment, [each for each in items(replicasets) if _of(each, service)])
-        mine = [each for each in items(pods) if _of(each, service)]
+        newest = _newest(deployment, [each for each in items(replicasets) if is_of(each, service)])
+        mine = [each for each in items(pods) if is_of(each, service)]
         views = [view for pod in mine if (view := _pod(pod, newest, told, now)) is not None]
         views.sort(key=lambda each: (not each.new, each.name))
         return _rollout(service, deployment, views, now, (before or {}).get(service, ""))
 
     return [rollout(service) for service in services]
-
-
-def _of(thing: Json, service: str) -> bool:
-    return bool(dig(thing, "metadata", "labels", NAME) == service)
 
 
 def _rollout(
@@ -287,8 +277,8 @@ def look(
 ) -> dict[str, Rollout]:
     """How it stands now. Raises Refused when no API server answers. `hide` masks what events quote
     (a probe's answer is the application's own text), before any of it is cut short."""
-    with ThreadPoolExecutor(len(_LISTS)) as pool:
-        asked = {kind: pool.submit(api.list, path) for kind, path in _LISTS.items()}
+    with ThreadPoolExecutor(len(LISTS)) as pool:
+        asked = {kind: pool.submit(api.list, path) for kind, path in LISTS.items()}
         found = {kind: answer.result() for kind, answer in asked.items()}
     found["events"] = [_masked(each, hide) for each in found["events"]]
     rollouts = progress(**found, now=clock(), services=services, before=before)

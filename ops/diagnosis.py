@@ -748,6 +748,11 @@ def service_of(thing: Json) -> str:
     return named or text(dig(thing, "metadata", "name"))
 
 
+def is_of(thing: Json, service: str) -> bool:
+    """By the catalogue's label alone."""
+    return bool(dig(thing, "metadata", "labels", NAME) == service)
+
+
 def _condition(thing: Json, kind: str) -> Json:
     conditions = items(dig(thing, "status", "conditions"))
     return next((c for c in conditions if text(dig(c, "type")) == kind), None)

@@ -32,7 +32,7 @@ from honeydue.kubernetes.catalogue import WORKLOADS
 from honeydue.problems import SettingsError, Wrong
 from honeydue.settings import Settings, parse
 from ops import hooks
-from ops.api import NAMESPACE, Api
+from ops.api import LISTS, Api
 from ops.commits import same_commit
 from ops.desired import Desired
 from ops.diagnosis import dig, is_ready, items, text
@@ -280,7 +280,7 @@ class _Preflight:
             paths = {
                 "nodes": "/api/v1/nodes",
                 "pods": "/api/v1/pods",
-                "deployments": f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
+                "deployments": LISTS["deployments"],
             }
             listing = {name: _begun(partial(api.list, at)) for name, at in paths.items()}
             lists = {name: each.result() for name, each in listing.items()}

@@ -17,11 +17,22 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from honeydue.images.references import SERVICES, TAG_ANNOTATION
-from honeydue.kubernetes.catalogue import NAME
+from honeydue.images.references import SERVICES, TAG_ANNOTATION, tag_and_digest
 from ops import urls
-from ops.api import NAMESPACE, Api
-from ops.diagnosis import Events, Finding, Json, ago, diagnose, dig, items, number, short, text
+from ops.api import LISTS, Api
+from ops.diagnosis import (
+    Events,
+    Finding,
+    Json,
+    ago,
+    diagnose,
+    dig,
+    is_of,
+    items,
+    number,
+    short,
+    text,
+)
 from ops.plan import Image
 from ops.problems import Refused
 from ops.status import UNKNOWN_TEXT, digest_of, hide_of, image_of, last_lines
@@ -30,13 +41,7 @@ from ops.urls import Checked
 LOG_LINES: Final = 5
 EVENTS: Final = 3
 _PODS: Final = 3  # of one finding, with log and events; the others fail alike
-_LISTS: Final = {
-    "deployments": f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
-    "replicasets": f"/apis/apps/v1/namespaces/{NAMESPACE}/replicasets",
-    "pods": f"/api/v1/namespaces/{NAMESPACE}/pods",
-    "events": f"/api/v1/namespaces/{NAMESPACE}/events",
-    "nodes": "/api/v1/nodes",
-}
+_LISTS: Final = {**LISTS, "nodes": "/api/v1/nodes"}
 
 
 @dataclass(frozen=True)
@@ -159,14 +164,14 @@ def running(lists: Mapping[str, Sequence[Any]], services: Sequence[str]) -> Iter
         tags = {
             found.digest: found.tag
             for each in lists.get("replicasets", ())
-            if _of(each, service) and (found := _image(each)).tag
+            if is_of(each, service) and (found := _image(each)).tag
         }
         if wanted is not None:
             tags[wanted.digest] = wanted.tag
         counted: dict[str, list[bool]] = {}
         for pod in lists.get("pods", ()):
             gone = dig(pod, "metadata", "deletionTimestamp") is not None
-            if _of(pod, service) and not gone and _alive(pod):
+            if is_of(pod, service) and not gone and _alive(pod):
                 counted.setdefault(digest_of(image_of(pod)), []).append(_ready(pod))
         parts = [
             Part(Image(tags.get(digest, ""), digest), sum(pods), len(pods))
@@ -175,10 +180,6 @@ def running(lists: Mapping[str, Sequence[Any]], services: Sequence[str]) -> Iter
         parts.sort(key=lambda each: wanted is None or each.image.digest != wanted.digest)
         desired = number(dig(deployment, "spec", "replicas"))
         yield Running(service, desired, wanted, tuple(parts))
-
-
-def _of(thing: Json, service: str) -> bool:
-    return bool(dig(thing, "metadata", "labels", NAME) == service)
 
 
 def _alive(pod: Json) -> bool:
@@ -281,8 +282,8 @@ def next_up(now: Sequence[Running], settings: Mapping[str, str] | None) -> Itera
 
 
 def _same(named: str, image: Image) -> bool:
-    tag, _, digest = named.rpartition("@") if "@" in named else ("", "", named)
-    return digest == image.digest or (not tag and digest == image.tag)
+    tag, digest = tag_and_digest(named)
+    return digest == image.digest if digest else tag == image.tag
 
 
 def _brief(named: str) -> str:

@@ -6,7 +6,7 @@ Secrets are not brought back: one that was changed since was changed for a reaso
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from honeydue.images.references import SERVICES
@@ -104,7 +104,7 @@ def rollback(
                 make=lambda: change.make(engine, wanted),
                 question=f"Roll back to {goal.name}?",
                 back=None,
-                nowhere="The rollback failed.\n" + _by_hand(goal, services),
+                nowhere="The rollback failed.\n" + by_hand(goal.release, service),
                 nothing=f"nothing to do: {goal.name} runs already",
                 done=lambda outcome: _done(goal, outcome, _elsewhere(stack, goal, service)),
                 released=Released(verb="rollback", tag=goal.tag, pins=goal.pins),
@@ -131,14 +131,6 @@ def _elsewhere(stack: StackSettings, goal: To, service: str | None) -> str:
     if goal.release is not None and service is None and goal.release.environment:
         what += f", and copy {stack.env_name}, which git ignores"
     return f"{what}: elsewhere a plain `up` does not know of it"
-
-
-def _by_hand(goal: To, services: Sequence[str]) -> str:
-    if goal.release is None or tuple(services) == SERVICES:
-        return by_hand(goal.release)
-    alone = {service: goal.release.services[service] for service in services}
-    said = by_hand(replace(goal.release, services=alone))
-    return said.replace("rollback --to", f"rollback{_one(services)} --to")
 
 
 def _notes(goal: To, now: Release, service: str | None) -> Iterator[str]:

@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.text import Text
 
 from honeydue.images.references import SERVICES, TAG_ANNOTATION
-from honeydue.kubernetes.catalogue import NAME, ROLLOUT_SECONDS
+from honeydue.kubernetes.catalogue import ROLLOUT_SECONDS
 from ops import report, urls
-from ops.api import NAMESPACE, Api
+from ops.api import LISTS, NAMESPACE, Api
 from ops.convergence import Rollout, Watching
 from ops.desired import Desired, Undo
-from ops.diagnosis import Finding, dig, items, text
+from ops.diagnosis import Finding, dig, is_of, items, text
 from ops.engine import Engine, Run
 from ops.lock import Lock
 from ops.masking import Hide
@@ -52,7 +52,6 @@ GRACE: Final = 30.0  # seconds that the controller may take to say what it has d
 ENDING: Final = 60.0  # seconds for an engine that was told to end, before it is told again
 _LOOK: Final = 10.0  # seconds for one look at a rollout that nobody waits for
 _KEPT: Final = 500  # lines of the engine
-_DEPLOYMENTS: Final = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 
 Ended = Literal[
     "succeeded", "nothing to do", "unchanged", "rolled back", "failed", "not known", "interrupted"
@@ -385,10 +384,10 @@ def _with_last_words(
     hide = hide_of(api)
     if hide is None:
         return found
-    pods = api.list(f"/api/v1/namespaces/{NAMESPACE}/pods")
+    pods = api.list(LISTS["pods"])
     findings, logs = list(found.findings), dict(found.logs)
     for service in sorted(services):
-        mine = [each for each in pods if dig(each, "metadata", "labels", NAME) == service]
+        mine = [each for each in pods if is_of(each, service)]
         for pod in mine[-1:]:
             name = text(dig(pod, "metadata", "name"))
             findings.append(
@@ -484,7 +483,7 @@ def _specs(api: Api | None) -> dict[str, Any] | None:
     if api is None:
         return {}
     try:
-        found = api.list(_DEPLOYMENTS)
+        found = api.list(LISTS["deployments"])
     except Refused:
         return None
     named = {text(dig(each, "metadata", "name")): each for each in found}
@@ -661,17 +660,19 @@ def _go_back(
     return FAILED, "failed", said + by_hand(back.release), again
 
 
-def by_hand(good: Release | None) -> str:
-    """What mends production when the way back failed."""
+def by_hand(good: Release | None, service: str | None = None) -> str:
+    """What mends production when the way back failed. `service`: it alone was to go back."""
     lines = ["  The settings name it: when the cause is mended, the next `up` goes on with it."]
     if good is not None:
+        alone = f" --service {service}" if service else ""
         lines += [
-            f"  again    python -m ops rollback --to {good.number}",
+            f"  again    python -m ops rollback{alone} --to {good.number}",
             "  by hand, if the engine cannot (make kubeconfig; then with KUBECONFIG set):",
             *(
-                f"           kubectl -n {NAMESPACE} set image deployment/{service} "
-                f"{service}={image.reference}"
-                for service, image in good.services.items()
+                f"           kubectl -n {NAMESPACE} set image deployment/{name} "
+                f"{name}={image.reference}"
+                for name, image in good.services.items()
+                if service in (None, name)
             ),
         ]
     return "\n".join([*lines, "  then     python -m ops status"])

@@ -18,7 +18,7 @@ import httpx
 from honeydue.images.references import SERVICES, TAG_ANNOTATION
 from honeydue.kubernetes.catalogue import NAME, REDIS
 from ops import certificates, drift, lock
-from ops.api import NAMESPACE, Api, Health, Unanswered
+from ops.api import LISTS, NAMESPACE, Api, Health, Unanswered
 from ops.certificates import Certificate
 from ops.diagnosis import Finding, ago, diagnose, dig, is_ready, items, moment, number, text
 from ops.drift import Drift
@@ -32,8 +32,8 @@ _LISTS: Final = {
     "nodes": "/api/v1/nodes",
     "pods": "/api/v1/pods",
     "events": "/api/v1/events",
-    "deployments": f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
-    "replicasets": f"/apis/apps/v1/namespaces/{NAMESPACE}/replicasets",
+    "deployments": LISTS["deployments"],
+    "replicasets": LISTS["replicasets"],
     "statefulsets": f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets",
     "daemonsets": "/apis/apps/v1/namespaces/kube-system/daemonsets",
     **drift.LISTS,

@@ -57,6 +57,28 @@ def digest(service: str, tag: str) -> str:
     return "sha256:" + hashlib.sha256(f"{service} {tag}".encode()).hexdigest()
 
 
+class Shelf:
+    """A registry that holds these tags of each service."""
+
+    def __init__(self, *tags: str) -> None:
+        self._tags = tags
+
+    def __call__(self, *_: object, **__: object) -> Shelf:
+        return self
+
+    def __enter__(self) -> Shelf:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def digest(self, repository: str, name: str) -> str | None:
+        return digest(repository.rsplit("-", 1)[-1], name) if name in self._tags else None
+
+    def tags(self, _repository: str) -> list[str]:
+        return [*self._tags]
+
+
 def pin(service: str, tag: str) -> str:
     return f"{tag}@{digest(service, tag)}"
 

@@ -12,7 +12,7 @@ from honeydue.images.references import SERVICES
 from ops.commits import same_commit
 from ops.preflight import Asked, Check
 from ops.problems import Problem
-from tests.ops.production import FakeEngine, Operator, Production, digest, ops, pin, production
+from tests.ops.production import FakeEngine, Operator, Production, Shelf, ops, pin, production
 
 __all__ = ["ops", "production"]  # the fixtures
 
@@ -24,31 +24,11 @@ ENDS = pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGHUP])
 # --- which images -------------------------------------------------------------------------------
 
 
-class Shelf:
-    """A registry: of each service the commit, and what was built of a checkout that was dirty."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def __enter__(self) -> Shelf:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def digest(self, repository: str, name: str) -> str | None:
-        known = name in self.tags(repository)
-        return digest(repository.rsplit("-", 1)[-1], name) if known else None
-
-    def tags(self, _repository: str) -> list[str]:
-        return ["237c6b8", DIRTY]
-
-
 @pytest.mark.parametrize("sha", ["237c6b8", "237c6b8" + "d" * 33])
 def test_a_commit_that_is_named_is_not_what_a_dirty_checkout_holds(
     ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch, sha: str
 ) -> None:
-    monkeypatch.setattr("ops.deploy.Registry", Shelf)
+    monkeypatch.setattr("ops.deploy.Registry", Shelf("237c6b8", DIRTY))
     production.head = DIRTY
     assert ops("deploy", "--sha", sha, "--yes") == 0
     assert production.images == {s: pin(s, "237c6b8") for s in SERVICES}

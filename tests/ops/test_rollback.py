@@ -13,7 +13,7 @@ from honeydue.images.references import SERVICES
 from ops import rollback as rolling_back
 from ops.engine import Engine
 from ops.stack_settings import StackSettings
-from tests.ops.production import Operator, Production, digest, ops, pin, production
+from tests.ops.production import Operator, Production, Shelf, digest, ops, pin, production
 
 __all__ = ["ops", "production"]  # the fixtures
 
@@ -270,27 +270,10 @@ def test_a_number_that_there_is_not(ops: Operator) -> None:
 # --- by an image alone --------------------------------------------------------------------------
 
 
-class Shelf:
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def __enter__(self) -> Shelf:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def digest(self, repository: str, name: str) -> str | None:
-        return digest(repository.rsplit("-", 1)[-1], name) if name == "99d0e1f" else None
-
-    def tags(self, _repository: str) -> list[str]:
-        return ["99d0e1f"]
-
-
 def test_an_older_commit_of_no_listed_release_runs_by_its_images(
     ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ops.deploy.Registry", Shelf)
+    monkeypatch.setattr("ops.deploy.Registry", Shelf("99d0e1f"))
     assert ops("rollback", "--to", "99d0e1f", "--yes") == 0
     assert production.images == pinned("99d0e1f")
     ops.says("configuration stays as it is now: only images go back", "rolled back to 99d0e1f as")
