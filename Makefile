@@ -38,7 +38,7 @@ status: $(STAMP) ## is production well, and if not, why
 test: $(STAMP) ## every test (starts a real Kubernetes, a registry and a builder)
 	@$(BIN)/python -m rehearsal.cluster.binaries
 	@[ -n "$$HONEYDUE_WITHOUT_IMAGES" ] || $(BIN)/python -m rehearsal.registry.binaries
-	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test-program: $(STAMP) ## the program's own tests: seconds, no Go, no network
 	@$(BIN)/python -m pytest tests/program tests/settings

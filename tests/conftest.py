@@ -12,7 +12,7 @@ __all__ = ["forge", "forge_home"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test` shares the files out to three processes (the long ones mostly wait): the long
+    """`make test` shares the files out to two processes, as this has cores: the long
     ones first, or one process would work on them alone at the end."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=_is_short)
