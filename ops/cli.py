@@ -193,7 +193,7 @@ OneService = Annotated[
 ]
 TakeOver = Annotated[
     bool,
-    typer.Option("--take-over", help="Also when another holds the lock, or a run left its own."),
+    typer.Option("--take-over", help="Also when a run that is gone has left its lock."),
 ]
 
 

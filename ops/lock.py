@@ -8,8 +8,10 @@
 It is a Lease `honeydue/deploy` in the cluster, so that a second operator, on another laptop and
 with whichever engine, reads it. It is there so that two people do not work against each other; what
 protects the state is the engine's own lock. Whoever holds it renews it every 15 s; one that was
-not renewed for a minute is stale. Even a stale one is only taken when the operator says so: the
-laptop that holds it may be asleep in the middle of an `up`. Times are by the API servers' clocks.
+not renewed for a minute is stale. A stale one is taken when the operator says so, and only then:
+the laptop that holds it may be asleep in the middle of an `up`. One that is renewed is never taken,
+so of two who take the same stale one over, whoever comes second is refused. Times are by the API
+servers' clocks.
 """
 
 from __future__ import annotations
@@ -176,8 +178,8 @@ def _take(api: Api, doing: str, *, take_over: bool, say: Say) -> Any:
             if _run(there) == run:
                 return there  # made by a try whose answer was lost
             gone = _gone_here(there)
-            if not (take_over or gone):
-                raise _refusal(there, api.now())
+            if not (gone or (take_over and _stale(there, api.now()))):
+                raise _refusal(there, api.now(), take_over=take_over)
             mine["metadata"] |= {key: there["metadata"][key] for key in ("uid", "resourceVersion")}
             passed_on = number(dig(there, "spec", "leaseTransitions")) + 1
             mine["spec"]["leaseTransitions"] = passed_on
@@ -188,7 +190,7 @@ def _take(api: Api, doing: str, *, take_over: bool, say: Say) -> Any:
             # Who is faster wins: from him it is not taken in the same breath. (The holder that was
             # known before may just have renewed it.)
             if now is not None and _run(now) not in known and not _gone_here(now):
-                raise _refusal(now, api.now()) from None
+                raise _refusal(now, api.now(), take_over=take_over) from None
             continue
         if kept is None:
             continue
@@ -244,15 +246,26 @@ def _machine() -> str:
 # --- what the operator reads --------------------------------------------------------------------
 
 
-def _refusal(lease: Any, now: datetime) -> Refused:
-    if _age(lease, now) > STALE_AFTER:
+def _refusal(lease: Any, now: datetime, *, take_over: bool) -> Refused:
+    if _stale(lease, now):
         return refused(
             f"{_story(lease, now)}: that run is likely gone",
             "make sure that it is, then run the same with --take-over",
         )
+    if take_over:
+        return refused(
+            f"{_story(lease, now)}: that run is alive, and is not taken over",
+            "press Ctrl-C there and run the same again; where nobody can reach that machine: "
+            "kubectl -n honeydue delete lease deploy",
+        )
     return refused(
         _story(lease, now), "wait until that has ended (python -m ops status), and run it again"
     )
+
+
+def _stale(lease: Any, now: datetime) -> bool:
+    renewed = moment(dig(lease, "spec", "renewTime"))
+    return renewed is None or now - renewed > STALE_AFTER
 
 
 def _story(lease: Any, now: datetime) -> str:
@@ -263,16 +276,13 @@ def _story(lease: Any, now: datetime) -> str:
     verb, _, rest = _doing(lease).partition(" ")
     does = f"{_VERBS.get(verb, f'does {verb}')} {rest}".strip()
     renewed = moment(dig(lease, "spec", "renewTime"))
-    if renewed is None or now - renewed > STALE_AFTER:
-        beat = f"not renewed for {ago(now, renewed)}" if renewed is not None else "never renewed"
+    if renewed is None:
+        beat = "never renewed"
+    elif _stale(lease, now):
+        beat = f"not renewed for {ago(now, renewed)}"
     else:
         beat = f"renewed {ago(now, renewed)} ago"
     return f"{_holder(lease)} {does}{when}; {beat}"
-
-
-def _age(lease: Any, now: datetime) -> timedelta:
-    renewed = moment(dig(lease, "spec", "renewTime"))
-    return timedelta.max if renewed is None else now - renewed
 
 
 def _holder(lease: Any) -> str:

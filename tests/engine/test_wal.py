@@ -19,6 +19,13 @@ from tests.engine.conftest import Lab
 PROGRAM = 'a = Thing("a", value="1", opts=opts())\nThing("b", value=a.computed, opts=opts())'
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_saved_whole_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a run that can afford no more whole writes than the first and the last: how many a run
+    affords is a matter of time, and on a machine that stalls for a moment it is one more."""
+    monkeypatch.setattr(journal, "SHARE_OF_WRITING", 0.0)
+
+
 class Keeping(Backend):
     """Keeps a copy of its folder after each write: every state that a killed run could leave."""
 
@@ -130,10 +137,7 @@ def test_cancel_leaves_the_checkpoint_that_the_real_cli_reads(lab: Lab) -> None:
     ]
 
 
-def test_a_step_costs_one_line_however_large_the_state_is(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(journal, "SHARE_OF_WRITING", 0.0)  # as in a run that can afford no more
+def test_a_step_costs_one_line_however_large_the_state_is(lab: Lab) -> None:
     many = "\n".join(f'Thing("t{i}", value="x" * 500, opts=opts())' for i in range(40))
     lab.up(many)
     writes: list[int] = []

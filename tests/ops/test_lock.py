@@ -85,6 +85,11 @@ def trey(
     )
 
 
+def let_a_minute_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is held counts as stale: its machine slept, and wakes up now."""
+    monkeypatch.setattr("ops.lock._stale", lambda _lease, _now: True)
+
+
 def until(true: Callable[[], bool]) -> None:
     limit = time.monotonic() + 10
     while not true():
@@ -204,7 +209,27 @@ def test_take_over_takes_it_and_says_from_whom(nodes: Nodes, api: Api) -> None:
     assert leases(nodes) == []
 
 
-def test_the_one_it_was_taken_from_learns_of_it_and_leaves_it_alone(nodes: Nodes) -> None:
+def test_one_that_is_renewed_is_not_taken_over(nodes: Nodes, api: Api) -> None:
+    """Two may have read the same stale lock: whoever took it over first is at work since."""
+    trey(nodes, since=40)
+    with (
+        pytest.raises(Refused) as caught,
+        held(api, doing="deploy 99aa11b", take_over=True, say=quiet),
+    ):
+        pass
+    said = str(caught.value)
+    assert " s ago: that run is alive, and is not taken over\n" in said
+    assert said.endswith(
+        "    mend   press Ctrl-C there and run the same again; where nobody can reach that "
+        "machine: kubectl -n honeydue delete lease deploy"
+    )
+    assert leases(nodes)[0]["spec"]["holderIdentity"] == "trey@laptop 4242"
+
+
+def test_the_one_it_was_taken_from_learns_of_it_and_leaves_it_alone(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_a_minute_pass(monkeypatch)
     with ExitStack() as stack:
         first, second = (stack.enter_context(an_api(nodes.kubeconfig)) for _ in range(2))
         hers = stack.enter_context(ExitStack())
@@ -258,8 +283,9 @@ def test_a_lease_that_is_gone_is_not_made_again_and_the_run_goes_no_further(
 
 
 def test_one_that_was_taken_over_and_given_back_between_two_beats_is_lost(
-    nodes: Nodes, api: Api
+    nodes: Nodes, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    let_a_minute_pass(monkeypatch)
     with an_api(nodes.kubeconfig) as other, held(api, doing="deploy 237c6b8", every=3600) as mine:
         with held(other, doing="rollback to 11", take_over=True, say=quiet):
             pass
@@ -399,7 +425,7 @@ def test_of_many_that_start_together_exactly_one_wins(nodes: Nodes) -> None:
 
 def test_of_many_that_take_over_a_stale_lock_together_exactly_one_wins(nodes: Nodes) -> None:
     for server in nodes.servers.values():
-        server.delay = 1.5  # all of them have read it before the first one writes
+        server.delay = 0.5  # most have read it before the first one writes; the rest meet his
     trey(nodes, renewed=420)
     most, refused = contest(nodes.kubeconfig, 8, take_over=True)
     assert most == 1
@@ -428,6 +454,7 @@ def test_a_real_api_server_lets_exactly_one_win(
         with held(api, doing="deploy 237c6b8", every=0.3) as mine:
             first = api.get(path)["spec"]["renewTime"]
             until(lambda: bool(api.get(path)["spec"]["renewTime"] > first))
+            let_a_minute_pass(monkeypatch)
             with (
                 an_api(kubeconfig) as other,
                 held(other, doing="rollback to 11", take_over=True, say=quiet),
