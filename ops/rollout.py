@@ -406,7 +406,9 @@ def _with_last_words(
 
 class _Child:
     """The engine as it works: whether Ctrl-C came meanwhile, and its time. The terminal sends
-    Ctrl-C to it too, so it is not passed on: told twice, Pulumi ends without order."""
+    Ctrl-C to it too, so it is not passed on: told twice, Pulumi ends without order. A `kill` of
+    this process (SIGTERM) counts as Ctrl-C, and is passed on: left alone the engine would go on,
+    and nobody would watch what it does."""
 
     def __init__(self, budget: float | None) -> None:
         self.interrupted = False
@@ -414,12 +416,15 @@ class _Child:
         self._budget = budget
         self._over = threading.Event()
         self._clock: threading.Thread | None = None
+        self._killed = signal.getsignal(signal.SIGTERM)
 
     def __enter__(self) -> _Child:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._killed)
         if self._clock is not None:
             self._clock.join()
 
@@ -427,12 +432,19 @@ class _Child:
         if threading.current_thread() is threading.main_thread():
             # Engine.up has put a handler there that does nothing, and puts the old one back.
             signal.signal(signal.SIGINT, self._ctrl_c)
+            signal.signal(signal.SIGTERM, lambda *_: self._told_to_end(child))
         if self._budget is not None:
             self._clock = threading.Thread(target=self._end, args=(child,), daemon=True)
             self._clock.start()
 
     def _ctrl_c(self, *_: object) -> None:
         self.interrupted = True
+
+    def _told_to_end(self, child: subprocess.Popen[bytes]) -> None:
+        if not self.interrupted:
+            self.interrupted = True
+            with suppress(ProcessLookupError):
+                child.send_signal(signal.SIGINT)
 
     def _end(self, child: subprocess.Popen[bytes]) -> None:
         wait = self._budget

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 from typing import Any
 
 import pytest
@@ -888,6 +889,22 @@ def test_ctrl_c_in_the_middle_of_a_rollout_rolls_nothing_back_and_the_verb_goes_
     assert ops("deploy", "--yes") == 0
     assert production.tags == NEW
     ops.says("api does not roll", "worker rolls", "deployed 237c6b8 as release 4")
+
+
+def test_a_kill_in_the_middle_of_a_rollout_is_passed_on_to_the_engine_and_counts_as_ctrl_c(
+    ops: Operator, production: Production
+) -> None:
+    def killed() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        assert production.breaks == {"vendor": "cancelled"}  # what FakeEngine does when told
+        told.append(True)
+
+    before, told = signal.getsignal(signal.SIGTERM), list[bool]()
+    production.during["after api"] = killed
+    assert ops("deploy", "--yes") == 130
+    assert told == [True]
+    assert signal.getsignal(signal.SIGTERM) == before
+    ops.says("nothing was rolled back. Run the same again, and it goes on")
 
 
 def test_ctrl_c_while_the_urls_are_asked(ops: Operator, production: Production) -> None:
