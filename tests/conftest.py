@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
 from tests.registry.forge import forge, forge_home
 
 __all__ = ["forge", "forge_home"]
+
+
+# A shell without job control starts what goes to the background with Ctrl-C ignored, and children
+# inherit that: tests of Ctrl-C would wait for what never comes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
