@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rehearsal.cluster.certificates import Pair
@@ -143,9 +143,10 @@ class Etcd(Https):
         return isinstance(said, dict) and said.get("health") == "true"
 
     def serves(self) -> bool:
-        """True once it serves clients, as a learner too (which is never `healthy`)."""
+        """True once it serves clients, as a learner too (which is never `healthy`). Until then it
+        takes connections and says nothing."""
         try:
-            self.call("GET", "/version")
+            replace(self, seconds=1.0).call("GET", "/version")
         except (NoAnswer, Refused):
             return False
         return True

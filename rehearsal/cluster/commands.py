@@ -64,8 +64,7 @@ def etcd(at: Layout, member: str, initial_cluster: Mapping[str, str], joining: b
         "peer-key-file": at.tls("etcd/peer-server-client.key"),
         "peer-trusted-ca-file": at.tls("etcd/peer-ca.crt"),
         "peer-client-cert-auth": "true",
-        # K3s takes 500 and 5000 ms. A joining member often has to introduce itself twice, and its
-        # second try comes after 5 s + 2 election time-outs: 9 s here, 15 s with K3s's.
+        # K3s takes 500 and 5000 ms: a failover would take long here.
         "heartbeat-interval": "200",
         "election-timeout": "2000",
         "snapshot-count": "10000",

@@ -129,6 +129,7 @@ class Supervised:
         self._environment = environment
         self._on_restart = on_restart
         self._stopping = threading.Event()
+        self._again = threading.Event()
         self._lock = threading.Lock()
         self._identity: Identity | None = None
         self._ended = ""
@@ -147,6 +148,13 @@ class Supervised:
     def reason(self) -> str:
         """How it last ended, with its last words; empty while it never did."""
         return self._ended
+
+    def start_again(self) -> None:
+        """Ends the program, which is started again at once: no failure of its own."""
+        with self._lock:
+            self._again.set()
+            if self._identity:
+                signal_group(self._identity, signal.SIGTERM)
 
     def ask_to_stop(self) -> None:
         """Begins the end of it; `stop` waits for it."""
@@ -170,6 +178,9 @@ class Supervised:
             status = self._run()
             if self._stopping.is_set():
                 return
+            if self._again.is_set():
+                self._again.clear()
+                continue
             if time.monotonic() - began > 60:
                 backoff = FIRST_BACKOFF
             self.restarts += 1

@@ -19,7 +19,7 @@ from rehearsal.cluster import processes
 from rehearsal.cluster.processes import Identity, Supervised, end, end_strays
 
 
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "it did not happen"
@@ -52,6 +52,20 @@ def test_a_program_that_ends_is_started_again_and_its_last_words_are_told(
     process.stop()
     assert told[0].startswith("x ended (exit 3): no quorum; started again in")
     assert process.reason() == "x ended (exit 3): no quorum"
+
+
+def test_a_program_that_is_to_start_again_does_so_at_once_and_no_failure_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "FIRST_BACKOFF", 3600.0)
+    told: list[str] = []
+    process = supervised(tmp_path, "sleep", "60", on_restart=told.append)
+    until(lambda: process.pid is not None)
+    before = process.pid
+    process.start_again()
+    until(lambda: process.pid not in (None, before))
+    process.stop()
+    assert (told, process.reason(), process.restarts) == ([], "", 0)
 
 
 def test_a_program_that_cannot_be_started_is_told_too(

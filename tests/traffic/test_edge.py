@@ -20,6 +20,7 @@ from rehearsal.traffic.edge import Edge, Site, find
 from rehearsal.traffic.http import Answer, Listener, Request
 
 ZONE = "0" * 32
+PATIENCE = 120.0  # seconds; only a machine that stands still needs more than one
 
 
 def store(
@@ -121,7 +122,9 @@ def visit(origins: Origins, tmp_path: Path) -> Iterator[Callable[[dict[str, Any]
             stack.callback(edge.close)
             listener = Listener(edge, "127.0.0.1", 0, lambda: tls)
             stack.callback(listener.stop)
-            client = stack.enter_context(httpx.Client(verify=trusting, trust_env=False))
+            client = stack.enter_context(
+                httpx.Client(verify=trusting, trust_env=False, timeout=PATIENCE)
+            )
 
             def ask(
                 path: str = "/",

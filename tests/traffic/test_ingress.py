@@ -30,7 +30,7 @@ from rehearsal.traffic.ingress import WATCHED, Around, Ingress, server_context
 from rehearsal.traffic.way import Way
 from tests.traffic.test_routes import objects, ready, slice_of
 
-PATIENCE = 10.0
+PATIENCE = 120.0  # seconds; only a machine that stands still needs more than one
 MACHINE = Machine(
     id=1,
     name="honeydue-1",
@@ -132,7 +132,7 @@ def _built(image: str) -> bool:
 
 def ask(node: Ingress, path: str = "/", host: str = "api.example.org") -> httpx.Response:
     port = until(lambda: node.where(80))
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=PATIENCE) as client:
         url = f"http://{node.address}:{port}{path}"
         return client.get(url, headers={"Host": host, "X-Forwarded-For": "203.0.113.9"})
 
@@ -306,7 +306,7 @@ def test_strict_mode_serves_by_tls_alone(world: World, stack: ExitStack) -> None
     trusting = ssl.create_default_context(cadata=chain.decode())
     trusting.verify_flags &= ~ssl.VERIFY_X509_STRICT  # it is its own authority
     port = until(lambda: node.where(443))
-    with httpx.Client(verify=trusting, trust_env=False) as client:
+    with httpx.Client(verify=trusting, trust_env=False, timeout=PATIENCE) as client:
         answer = client.get(
             f"https://{node.address}:{port}/",
             headers={"Host": "api.example.org"},
@@ -358,19 +358,15 @@ def test_a_node_has_its_traefik_from_when_it_runs_until_its_power_is_off(
             "content": server.address,
             "proxied": True,
         }
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    way = Way(
-        Home(tmp_path), port=port, block=63, store=zones, nodes=rack, pods=world, built=_built
-    )
+    way = Way(Home(tmp_path), port=0, block=63, store=zones, nodes=rack, pods=world, built=_built)
     stack.callback(way.stop)
     trusting = ssl.create_default_context(cafile=Home(tmp_path).edge_ca)
-    client = stack.enter_context(httpx.Client(verify=trusting, trust_env=False))
+    client = stack.enter_context(httpx.Client(verify=trusting, trust_env=False, timeout=PATIENCE))
     world.runs(stack, "10.42.0.5", "the api")
 
     def status() -> int:
         return client.get(
-            f"https://127.0.0.1:{port}/",
+            f"https://127.0.0.1:{way._listener.port}/",
             headers={"Host": "api.example.org"},
             extensions={"sni_hostname": "api.example.org"},
         ).status_code
