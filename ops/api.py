@@ -150,7 +150,7 @@ class Api:
         for node in self._order:
             client = self._nodes[node]
             # A follower waits for the next line as long as it takes.
-            patient = httpx.Timeout(None, connect=2.0)
+            patient = httpx.Timeout(None, connect=_TIMEOUT.connect)
             request = client.build_request("GET", path, params=query, timeout=patient)
             try:
                 answer = client.send(request, stream=True)
@@ -243,9 +243,9 @@ def _message(answer: httpx.Response) -> str:
 
 def _said(cause: httpx.HTTPError) -> str:
     if isinstance(cause, httpx.ConnectTimeout):
-        return "no answer within 2 s"
+        return f"no answer within {_TIMEOUT.connect:g} s"
     if isinstance(cause, httpx.ReadTimeout):
-        return "no answer within 5 s"
+        return f"no answer within {_TIMEOUT.read:g} s"
     said = re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(cause).split()))
     return said or type(cause).__name__
 

@@ -332,6 +332,7 @@ class Watching:
         self._told: dict[str, str] = {}
         self._live: Live | None = None
         self._engine = ""  # its last line
+        self._drawing = threading.Lock()  # no older frame comes after a newer one
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Watching:
@@ -376,15 +377,19 @@ class Watching:
         self._console.print(Text.from_ansi(said), soft_wrap=True)
 
     def wait(self, seconds: float) -> Mapping[str, Rollout]:
-        """As the function of this name; what is shown goes on being shown."""
+        """Until there is nothing to wait for, or so long; what is shown goes on being shown.
+
+        However short that is, one whole look is waited for: what was seen before belongs to the
+        time before, and would be told as what came of it."""
         end = time.monotonic() + seconds
         with self._looked:
-            asked = self._looks  # what is seen by now belongs to the time before
-            while self._seen <= asked or self.silent or not settled(self.rollouts):
+            asked = self._looks
+            while self._thread.is_alive():
                 left = end - time.monotonic()
-                if left <= 0 or not self._thread.is_alive():
+                fresh = self._seen > asked
+                if fresh and (left <= 0 or (not self.silent and settled(self.rollouts))):
                     break
-                self._looked.wait(left)
+                self._looked.wait(left if left > 0 else 1.0)
             return self.rollouts
 
     def _run(self) -> None:
@@ -405,8 +410,9 @@ class Watching:
 
     def _show(self) -> None:
         if self._live is not None:
-            doing = Text(self._engine, "dim", overflow="ellipsis", no_wrap=True)
-            self._live.update(Group(table(self.rollouts, self.silent), doing), refresh=True)
+            with self._drawing:
+                doing = Text(self._engine, "dim", overflow="ellipsis", no_wrap=True)
+                self._live.update(Group(table(self.rollouts, self.silent), doing), refresh=True)
             return
         if bool(self.silent) != bool(self._told.get("")):
             self._told[""] = self.silent

@@ -46,6 +46,7 @@ Outcome = Literal["ok", "warning", "failed", "skipped"]
 Answer = TypeVar("Answer")
 
 SECONDS: Final = 5.0  # that any one server is given
+_PATIENCE: Final = 2.5  # seconds in which a registry that answers with an error is asked again
 _AT_MOST: Final = 60.0  # for a check as a whole: git, and the engine's own processes, are local
 HETZNER: Final = "https://api.hetzner.cloud/v1"
 
@@ -550,7 +551,7 @@ def _skip_unplayed(server: str) -> None:
 
 def _registry(given: Mapping[str, Any]) -> Registry:
     login = Login(given["username"], given["token"])
-    return Registry(given["server"], login, timeout=SECONDS, patience=SECONDS / 2)
+    return Registry(given["server"], login, timeout=SECONDS, patience=_PATIENCE)
 
 
 def _registry_failed(cause: RegistryError) -> _Failed:

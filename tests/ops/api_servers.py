@@ -6,6 +6,7 @@ import copy
 import http.server
 import json
 import ssl
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -73,6 +74,17 @@ class Objects:
         *_, kind, name = path.split("/")
         found = [x for x in self.kinds.get(kind, ()) if x["metadata"]["name"] == name]
         return found[0] if found else None
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """That many may connect at once: beyond it the kernel lets them wait for a second or three."""
+
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has left is nothing to be told on the terminal of whatever test is next."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class ApiServer:
@@ -172,7 +184,7 @@ class ApiServer:
                 text = "".join(f"{line}\n" for line in lines)
                 if "follow" in query and not server.released.is_set():
                     self._answer(200, text, more=1)  # the pod goes on
-                    server.released.wait(20)
+                    server.released.wait(120)
                     self.close_connection = True
                 else:
                     self._answer(200, text)
@@ -191,7 +203,7 @@ class ApiServer:
             def log_message(self, format: str, *args: Any) -> None:
                 """Not on the tests' terminal."""
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", 0), Handler)
         folder.mkdir(parents=True)
         self.kubeconfig: Json = yaml.safe_load(credentials(folder, self._server.server_port))
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

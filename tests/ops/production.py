@@ -571,6 +571,8 @@ def production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Production:
 
     monkeypatch.setattr(Api, "of", staticmethod(api))
     monkeypatch.setattr(rollout, "Watching", partial(Watching, every=0.01))
+    # How long this machine takes is not what is tested: a release takes no time here.
+    monkeypatch.setattr(rollout, "time", SimpleNamespace(monotonic=lambda: 0.0))
     monkeypatch.setattr("ops.urls.check", lambda *_, **__: (made.urls or well_all)())
     well = Check(name="settings", outcome="ok", said="deploy/prod.env and the stack's file")
     monkeypatch.setattr("ops.preflight.check", lambda _asked: [well])

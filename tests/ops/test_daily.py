@@ -115,7 +115,7 @@ def test_ctrl_c_ends_following_in_peace(nodes: Nodes, capsys: pytest.CaptureFixt
     for server in nodes.servers.values():
         server.released.set()
     for thread in [t for t in threading.enumerate() if t.name.startswith("log of ")]:
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
     assert capsys.readouterr().err == ""
 

@@ -980,14 +980,13 @@ def test_the_time_of_a_rollback_has_an_end(
     ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollout, "ROLLOUT_SECONDS", 0.1)
-    monkeypatch.setattr(rollout, "GRACE", 0.1)
     monkeypatch.setattr(rollout, "ENDING", 0.05)
     production.behaves["api", "237c6b8"] = "crashes"
 
     def hangs() -> None:
         import time  # noqa: PLC0415
 
-        end = time.monotonic() + 5
+        end = time.monotonic() + 60
         while production.images and not production.breaks and time.monotonic() < end:
             time.sleep(0.01)
         if "vendor" in production.breaks:  # told to end, it does so where it is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -91,7 +92,7 @@ def let_a_minute_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def until(true: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 120
     while not true():
         assert time.monotonic() < limit
         time.sleep(0.01)
@@ -101,6 +102,7 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def test_the_lease_says_who_does_what_and_is_gone_afterwards(nodes: Nodes, api: Api) -> None:
+    began = datetime.now(UTC)
     with held(api, doing="deploy 237c6b8") as mine:
         (lease,) = leases(nodes)
         assert lease["kind"] == "Lease"
@@ -109,7 +111,8 @@ def test_the_lease_says_who_does_what_and_is_gone_afterwards(nodes: Nodes, api: 
         assert spec["holderIdentity"] == f"bea@desk {os.getpid()}"
         assert spec["leaseDurationSeconds"] == 60
         taken = datetime.fromisoformat(spec["acquireTime"])
-        assert abs(datetime.now(UTC) - taken) < timedelta(seconds=3)
+        # The servers tell their time in whole seconds, and it was theirs a while before it is used.
+        assert began - timedelta(seconds=1) <= taken <= datetime.now(UTC)
         mine.assure()
         assert mine.lost == ""
     assert leases(nodes) == []
@@ -149,16 +152,12 @@ def refusal(api: Api, **how: Any) -> str:
     return str(caught.value)
 
 
-def clock(seconds: float) -> str:
-    return f"{datetime.now(UTC) - timedelta(seconds=seconds):%H:%M}"
-
-
 def test_a_second_operator_reads_who_does_what_since_when(nodes: Nodes, api: Api) -> None:
     trey(nodes)
-    since = clock(400)
+    since = datetime.fromisoformat(leases(nodes)[0]["spec"]["acquireTime"])
     what, mend = refusal(api).splitlines()
-    assert what.replace("4 s ago", "3 s ago").replace("2 s ago", "3 s ago") == (
-        f"trey@laptop deploys 237c6b8 since {since} UTC (7 min); renewed 3 s ago"
+    assert re.sub(r"\d+ s ago", "… s ago", what) == (
+        f"trey@laptop deploys 237c6b8 since {since:%H:%M} UTC (7 min); renewed … s ago"
     )
     assert mend == WAIT
     assert leases(nodes)[0]["spec"]["holderIdentity"] == "trey@laptop 4242"
@@ -234,7 +233,7 @@ def test_the_one_it_was_taken_from_learns_of_it_and_leaves_it_alone(
         first, second = (stack.enter_context(an_api(nodes.kubeconfig)) for _ in range(2))
         hers = stack.enter_context(ExitStack())
         # Beats that are closer than two requests could keep anybody from taking it over.
-        with held(first, doing="deploy 237c6b8", every=0.2) as mine:
+        with held(first, doing="deploy 237c6b8", every=1.0) as mine:
             hers.enter_context(held(second, doing="rollback to 11", take_over=True, say=quiet))
             until(lambda: bool(mine.lost))
             assert mine.lost == "bea@desk has taken over the lock (rollback to 11)"
@@ -298,9 +297,11 @@ def test_one_that_was_taken_over_and_given_back_between_two_beats_is_lost(
 
 _HOLDER = """
 import sys, time
-from ops import lock
+import httpx
+from ops import api, lock
 from ops.api import Api
 from ops.engine import Engine
+api._TIMEOUT = httpx.Timeout(60)
 lock.operator = lambda: "bea@desk"
 api = Api.of(Engine("pulumi", "prod"), {"kubeconfig": open(sys.argv[1]).read()})
 with lock.held(api, doing="deploy 237c6b8"):
@@ -388,7 +389,7 @@ def test_when_nobody_answers_before_it_is_taken_nothing_begins(nodes: Nodes, api
 def contest(kubeconfig: str, count: int, *, take_over: bool) -> tuple[int, list[str]]:
     """How many had the lock at the same time at most; what the others read."""
     inside, most, refused = 0, 0, list[str]()
-    counting, together = threading.Lock(), threading.Barrier(count)
+    counting, together = threading.Lock(), threading.Barrier(count, timeout=120)
     over = threading.Event()
 
     def operator(_number: int) -> None:
@@ -401,7 +402,7 @@ def contest(kubeconfig: str, count: int, *, take_over: bool) -> tuple[int, list[
                     with counting:
                         inside += 1
                         most = max(most, inside)
-                    over.wait(30)
+                    over.wait(120)
                     with counting:
                         inside -= 1
             except Refused as cause:
@@ -451,7 +452,7 @@ def test_a_real_api_server_lets_exactly_one_win(
         assert (most, len(refused)) == (1, 11)
         assert api.get(path) is None
 
-        with held(api, doing="deploy 237c6b8", every=0.3) as mine:
+        with held(api, doing="deploy 237c6b8", every=1.0) as mine:
             first = api.get(path)["spec"]["renewTime"]
             until(lambda: bool(api.get(path)["spec"]["renewTime"] > first))
             let_a_minute_pass(monkeypatch)

@@ -26,6 +26,7 @@ from honeydue.images.registry import (
 from ops.engine import Engine
 from rehearsal.clouds.http import Listener
 from rehearsal.clouds.registry import Gitea
+from tests.ops.api_servers import Server
 from tests.ops.pulumi import Pulumi
 from tests.ops.registries import attached
 from tests.providers.api_server import credentials
@@ -143,7 +144,7 @@ class Cluster:
             def log_message(self, format: str, *args: Any) -> None:
                 """Not on the tests' terminal."""
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", 0), Handler)
         folder.mkdir()
         self.kubeconfig = credentials(folder, self._server.server_port)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
