@@ -2,14 +2,17 @@
 
 Every call goes through Cloudflare's official Python client. The rules of what is replaced and what
 is no change are those of that provider's schemas and of its `ModifyPlan` for DNS records:
-- a zone id replaces; any other change of a record is one PUT;
+- a zone id or a record's type replaces; any other change of a record is one PUT;
 - a setting can only be changed. **Deleting a ZoneSetting does nothing**: the zone keeps the value
   (the vendor's provider says so in a warning), and a destroyed stack leaves `ssl` as it was;
 - every change of an Origin CA certificate replaces it, and its deletion revokes it.
 
-Where ours differs, on purpose: a record or certificate whose creation was answered by a broken
-connection is found again and kept, at once or in the next run. The vendor's provider retries, meets
-its own record and fails; and its certificate is orphaned.
+Where ours differs, on purpose:
+- a record or certificate whose creation was answered by a broken connection is found again and
+  kept, at once or in the next run. The vendor's provider retries, meets its own record and fails;
+  and its certificate is orphaned;
+- what is gone already is deleted without a word. The vendor's provider fails with the API's 404
+  until `pulumi refresh` has taken it out of the state.
 """
 
 from __future__ import annotations
@@ -251,7 +254,8 @@ class Kind:
 
 class _DnsRecord(Kind):
     clearable = ("comment", "priority", "content", "data", "privateRouting")
-    replacing = frozenset({"zoneId"})
+    # Cloudflare changes no record's type since 2026-06-30.
+    replacing = frozenset({"zoneId", "type"})
     computed = (
         "commentModifiedOn",
         "createdOn",
@@ -275,6 +279,8 @@ class _DnsRecord(Kind):
             failures.append(CheckFailure("ttl", "of a proxied record is always 1; set ttl=1"))
         if inputs.get("content") is None and inputs.get("data") is None:
             failures.append(CheckFailure("content", "is required, unless data is given"))
+        if inputs.get("includeShadowMetadata") is not None:
+            failures.append(CheckFailure("includeShadowMetadata", "is not rehearsed; leave it out"))
         return failures
 
     def planned(self, inputs: Properties) -> Properties:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,6 +19,8 @@ from werkzeug.datastructures import MultiDict
 from rehearsal.clouds.cloudflare import Cloudflare
 from rehearsal.clouds.cloudflare.dialect import CloudflareDialect
 from rehearsal.clouds.http import Call, Listener, Refusal
+from rehearsal.providers import schema
+from rehearsal.providers.cloudflare import CERTIFICATE, RECORD, SETTING
 
 TOKEN = "t" * 40
 ZONE = "0123456789abcdef0123456789abcdef"
@@ -251,6 +254,78 @@ def test_gos_put_replaces_the_whole_record_and_keeps_when_it_was_made(
     assert "comment_modified_on" not in changed
     assert changed["created_on"] == record["created_on"]
     assert changed["modified_on"] > record["modified_on"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_records_type_is_for_life(raw: httpx.Client, method: str) -> None:
+    record = create(raw, content="127.90.0.1")
+    body = API | {"type": "CNAME", "content": "elsewhere.example.net"}
+    assert errors(raw.request(method, f"{RECORDS}/{record['id']}", json=body)) == (
+        400,
+        [(9004, "Editing types after a record has been created is not allowed.")],
+    )
+    lower = API | {"type": "a", "content": "127.90.0.2"}
+    changed = raw.request(method, f"{RECORDS}/{record['id']}", json=lower).json()["result"]
+    assert (changed["type"], changed["content"]) == ("A", "127.90.0.2")
+
+
+def test_the_plugins_question_for_shadows_is_answered(raw: httpx.Client, cloud: Cloudflare) -> None:
+    # terraform-provider-cloudflare 5.27 has `include_shadow_metadata = false` in every record that
+    # it plans: it is a query parameter, and a refresh asks with it.
+    shadow = {"include_shadow_metadata": "false"}
+    made = raw.post(RECORDS, json=API, params=shadow).json()["result"]
+    one = f"{RECORDS}/{made['id']}"
+    assert raw.get(one, params=shadow).json()["result"] == made
+    assert raw.get(RECORDS, params=shadow).json()["result"] == [made]
+    assert raw.put(one, json=API, params=shadow).status_code == 200
+    assert raw.patch(one, json={"comment": "x"}, params=shadow).status_code == 200
+    assert cloud.app.unknown == []
+
+
+SENT: dict[str, dict[str, Any]] = {
+    RECORD: {
+        "comment": "made by a test",
+        "content": "127.90.0.1",
+        "data": {"flags": 0, "tag": "issue", "value": "example.org", "priority": 1, "port": 443}
+        | {"weight": 1, "target": "a.example.org"},
+        "name": "api.myhoneydue.com",
+        "priority": 10,
+        "privateRouting": False,
+        "proxied": True,
+        "settings": {"ipv4_only": False, "ipv6_only": False, "flatten_cname": False},
+        "tags": ["a:b"],
+        "ttl": 1,
+        "type": "A",
+    },
+    SETTING: {"value": "strict", "enabled": None},
+    CERTIFICATE: {
+        "csr": "-----BEGIN CERTIFICATE REQUEST-----",
+        "hostnames": ["api.myhoneydue.com"],
+        "requestType": "origin-ecc",
+        "requestedValidity": 5475,
+    },
+}
+# Named in the path or asked in the query.
+NOT_IN_THE_BODY = {"zoneId", "settingId", "includeShadowMetadata"}
+
+
+@pytest.mark.parametrize(
+    ("type_", "method", "path"),
+    [
+        (RECORD, "POST", RECORDS),
+        (SETTING, "PATCH", f"/zones/{ZONE}/settings/ssl"),
+        (CERTIFICATE, "POST", "/certificates"),
+    ],
+)
+def test_whatever_the_package_can_declare_is_known_to_the_stand_in(
+    raw: httpx.Client, cloud: Cloudflare, type_: str, method: str, path: str
+) -> None:
+    # The plugin can send nothing but the inputs of its schema, and this is the SDK of that schema:
+    # an upgrade that brings a new one fails here and not in a deploy.
+    assert set(SENT[type_]) == set(schema.properties(type_)) - NOT_IN_THE_BODY
+    body = {re.sub("[A-Z]", lambda m: f"_{m[0].lower()}", k): v for k, v in SENT[type_].items()}
+    raw.request(method, path, json=body)
+    assert cloud.app.unknown == []
 
 
 def test_a_proxied_record_has_an_automatic_ttl_whatever_was_asked(raw: httpx.Client) -> None:

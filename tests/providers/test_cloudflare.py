@@ -143,12 +143,16 @@ def test_a_preview_asks_nobody(provider: CloudflareProvider, cloud: Cloudflare) 
     assert list(cloud.app.requests) == []
 
 
-def test_another_zone_replaces_and_an_unknown_content_does_not(
+def test_another_zone_or_type_replaces_and_an_unknown_content_does_not(
     provider: CloudflareProvider,
 ) -> None:
     id_, outputs = provider.create(RECORD, API, CTX)
     elsewhere = provider.diff(RECORD, id_, API, outputs, API | {"zoneId": "f" * 32})
     assert elsewhere.changed == elsewhere.replaces == ("zoneId",)
+    alias = {"type": "CNAME", "content": "elsewhere.example.net"}
+    retyped = provider.diff(RECORD, id_, API, outputs, API | alias)
+    assert set(retyped.changed) == {"type", "content"}
+    assert retyped.replaces == ("type",)
     unknown = provider.diff(RECORD, id_, API, outputs, API | {"content": UNKNOWN})
     assert (unknown.changed, unknown.replaces) == (("content",), ())
 
@@ -240,6 +244,10 @@ def test_passing_trouble_is_waited_out_and_lasting_trouble_is_explained(
         ({"ttl": 300}, CheckFailure("ttl", "of a proxied record is always 1; set ttl=1")),
         ({"content": None}, CheckFailure("content", "is required, unless data is given")),
         ({"ttl": None}, CheckFailure("ttl", "is required")),
+        (
+            {"includeShadowMetadata": True},
+            CheckFailure("includeShadowMetadata", "is not rehearsed; leave it out"),
+        ),
         (
             {"proxy": True},
             CheckFailure("proxy", "unknown property; did you mean 'proxied'?"),
