@@ -24,6 +24,8 @@ from honeydue.images.references import SERVICES
 from honeydue.images.registry import Login, Registry
 from rehearsal.clouds.http import Listener
 from rehearsal.clouds.registry import Gitea
+from rehearsal.providers.kubernetes.client import Client
+from rehearsal.providers.kubernetes.kubeconfig import parse
 from tests.ops.world import Shelf
 from tests.rehearsal.operator import Answer, Operator
 
@@ -67,6 +69,14 @@ class World:
     def behave(self, whom: str, *how: str) -> None:
         self.operator.must("behave", whom, *how)
 
+    def replace_pods(self, digest: str) -> None:
+        """Those of an image: their ReplicaSet makes others."""
+        cluster = Client(parse({"kubeconfig": self.operator.output("kubeconfig")}))
+        pods = "/api/v1/namespaces/honeydue/pods"
+        for pod in cluster.request("GET", pods)["items"]:
+            if pod["spec"]["containers"][0]["image"].endswith(f"@{digest}"):
+                cluster.request("DELETE", f"{pods}/{pod['metadata']['name']}")
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
@@ -107,7 +117,7 @@ def says(answer: Answer, *parts: str) -> None:
         at = found + len(part)
 
 
-def until(true: Callable[[], bool], seconds: float = 120) -> None:
+def until(true: Callable[[], bool], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come true"
@@ -172,7 +182,8 @@ def test_one_service_alone(world: World) -> None:
 def test_two_operators_and_one_that_is_killed(world: World) -> None:
     """A killed one leaves both locks behind: its own is known to be nobody's, the engine's is
     taken over when told to."""
-    world.behave(world.digests["admin", "55aa55a"], "slow", "60")
+    admin = world.digests["admin", "55aa55a"]
+    world.behave(admin, "slow", "200")  # so that the first still waits for it
     first = world.begun("deploy", "--sha", "55aa55a", "--service", "admin", "--yes")
     try:
         until(lambda: bool(_engines_lock(world)))
@@ -185,6 +196,8 @@ def test_two_operators_and_one_that_is_killed(world: World) -> None:
     third = world.ops("deploy", "--sha", "55aa55a", "--service", "admin", "--yes")
     assert third.code == 1, third.text
     says(third, "a run left its lock behind", "run the same with --take-over")
+    world.behave(admin, "ok")
+    world.replace_pods(admin)
     fourth = world.ops("deploy", "--sha", "55aa55a", "--service", "admin", "--yes", "--take-over")
     assert fourth.code == 0, fourth.text
     says(fourth, "the lock of the engine's run that is gone is removed", "deployed 55aa55a as")

@@ -17,6 +17,7 @@ import tarfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class World:
     def __init__(self, folder: Path, registry: Content) -> None:
         self.home = Home(folder)
         self.registry = registry
-        self.production = Production(block=98)
+        self.production = Production(block=61)  # below those that rehearsals choose
         self.cluster = self.boot()
 
     def boot(self) -> Cluster:
@@ -133,7 +134,7 @@ class World:
     def gone(self, name: str) -> bool:
         return self.seen(name) == {}
 
-    def until(self, condition: Callable[[], object], name: str, seconds: float = 20) -> None:
+    def until(self, condition: Callable[[], object], name: str, seconds: float = 120) -> None:
         until(
             condition,
             seconds,
@@ -207,11 +208,13 @@ SERVES: Json = {
 # --- pretended ----------------------------------------------------------------------------------
 
 
-def test_an_image_of_another_registry_is_pretended_and_ready_within_seconds(world: World) -> None:
-    began = time.monotonic()
-    name = world.pod("pretended", **SERVES)
+def test_an_image_of_another_registry_is_pretended_and_nobody_waits_for_it(world: World) -> None:
+    seldom = {**HTTP, "periodSeconds": 3600, "initialDelaySeconds": 3600}
+    probes = {"startupProbe": seldom, "readinessProbe": seldom}
+    name = world.pod(
+        "pretended", spec={"terminationGracePeriodSeconds": 3600}, **{**SERVES, **probes}
+    )
     world.until(lambda: world.ready(name), name)
-    assert time.monotonic() - began < 5
     status = world.seen(name)["status"]
     assert status["phase"] == "Running"
     assert re.fullmatch(r"10\.42\.\d+\.\d+", status["podIP"])
@@ -222,10 +225,8 @@ def test_an_image_of_another_registry_is_pretended_and_ready_within_seconds(worl
     assert world.address(name, 8000) is None
     world.until(lambda: "Started" in world.events(name), name)
     assert "nothing runs here" in world.log(name)
-    began = time.monotonic()
     world.delete(name)
     world.until(lambda: world.gone(name), name)
-    assert time.monotonic() - began < 5
 
 
 def test_what_was_told_to_crash_is_in_a_crash_loop_and_its_log_says_so(world: World) -> None:
@@ -275,11 +276,12 @@ def test_a_missing_config_map_is_named_and_waited_for(world: World) -> None:
 
 def test_the_example_api_runs_answers_and_is_told_to_end(world: World, api_image: str) -> None:
     world.make("configmaps", "settings", data={"CORS_ALLOWED_ORIGINS": "https://app.honeydue.test"})
-    hook = {"preStop": {"sleep": {"seconds": 2}}}
+    sleep, grace = 2, 600
+    hook = {"preStop": {"sleep": {"seconds": sleep}}}
     name = world.pod(
         "api",
         api_image,
-        {"terminationGracePeriodSeconds": 20},
+        {"terminationGracePeriodSeconds": grace},
         **SERVES,
         envFrom=[{"configMapRef": {"name": "settings"}}],
         lifecycle=hook,
@@ -291,7 +293,7 @@ def test_the_example_api_runs_answers_and_is_told_to_end(world: World, api_image
     request = urllib.request.Request(
         f"http://{at[0]}:{at[1]}/api/version", headers={"Origin": "https://app.honeydue.test"}
     )
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert json.load(answer)["binary"].startswith("sha256:")
         # So the setting of the ConfigMap has reached it.
         assert answer.headers["Access-Control-Allow-Origin"] == "https://app.honeydue.test"
@@ -309,9 +311,12 @@ def test_the_example_api_runs_answers_and_is_told_to_end(world: World, api_image
     asked = time.monotonic()
     world.delete(name)
     time.sleep(0.5)
-    assert urllib.request.urlopen(request, timeout=5).status == 200, "preStop is still asleep"
+    try:
+        assert urllib.request.urlopen(request, timeout=60).status == 200
+    except OSError:
+        assert time.monotonic() - asked >= sleep, "it ended while preStop was asleep"
     world.until(lambda: world.gone(name), name)
-    assert 2 <= time.monotonic() - asked < 10, "it ended by itself, not by SIGKILL"
+    assert sleep <= time.monotonic() - asked < grace, "it ended by itself, not by SIGKILL"
     assert world.events(name)["Killing"] == ["Stopping container main"]
     assert not list(world.home.nodes.glob("*/run/api.*"))
 
@@ -359,9 +364,12 @@ def test_a_slow_boot_is_waited_for_and_no_failure(world: World, api_image: str) 
         r"10\.42\.\d+\.\d+:8000: connect: connection refused",
         said,
     )
-    assert world.status(name)["started"] is False
     world.until(lambda: world.ready(name), name)
     assert world.status(name)["restartCount"] == 0
+    (ready,) = (c for c in world.seen(name)["status"]["conditions"] if c["type"] == "Ready")
+    started = datetime.fromisoformat(world.status(name)["state"]["running"]["startedAt"])
+    since = datetime.fromisoformat(ready["lastTransitionTime"])
+    assert since - started >= timedelta(seconds=2), "both are told in whole seconds"
     world.delete(name)
 
 
@@ -384,7 +392,7 @@ def test_only_the_api_server_may_ask_a_node_for_logs(world: World, tmp_path: Pat
     stranger.verify_flags &= ~ssl.VERIFY_X509_STRICT
     with pytest.raises(OSError, match=r"certificate required|closed|reset|EOF"):
         urllib.request.urlopen(
-            f"https://{world.production.public(1)}:{port}/", context=stranger, timeout=5
+            f"https://{world.production.public(1)}:{port}/", context=stranger, timeout=60
         )
 
 
@@ -398,12 +406,12 @@ def test_after_a_restart_of_the_serving_process_what_ran_is_started_again(
     assert before is not None
     assert not list(world.home.nodes.glob("*/run/survives.*"))
     world.boot()
-    world.until(lambda: world.status(name)["restartCount"] == 1 and world.ready(name), name, 60)
+    world.until(lambda: world.status(name)["restartCount"] == 1 and world.ready(name), name)
     assert world.status(name)["lastState"]["terminated"]["reason"] == "Unknown"
     assert world.seen(name)["status"]["podIP"] == ip
     at = world.address(name, 8000)
     assert at is not None
-    assert urllib.request.urlopen(f"http://{at[0]}:{at[1]}/api/health/", timeout=5).status == 200
+    assert urllib.request.urlopen(f"http://{at[0]}:{at[1]}/api/health/", timeout=60).status == 200
     world.delete(name)
     world.until(lambda: world.gone(name), name)
 
@@ -416,7 +424,7 @@ def test_a_replaced_api_server_process_disturbs_no_pod(world: World) -> None:
     pid = server.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: server.pid not in (None, pid) and node.answers(), 60)
+    until(lambda: server.pid not in (None, pid) and node.answers(), 120)
     other = world.pod("later")
-    world.until(lambda: world.ready(other), other, 30)
+    world.until(lambda: world.ready(other), other)
     assert world.status(name)["restartCount"] == 0

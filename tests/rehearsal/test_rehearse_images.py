@@ -6,11 +6,13 @@ One rehearsal serves all of these tests; each leaves it converged. They run in f
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,13 @@ import httpx
 import pytest
 import yaml
 
+from bench.hammer import Edge, Hammered, hammering
 from rehearsal import serve
 from rehearsal.cluster import binaries as cluster_binaries
 from rehearsal.home import Home
 from rehearsal.lose import call
 from rehearsal.page import operators
-from rehearsal.providers.kubernetes.client import Client
+from rehearsal.providers.kubernetes.client import ApiError, Client
 from rehearsal.providers.kubernetes.kubeconfig import parse
 from rehearsal.registry import binaries
 from rehearsal.registry.buildkit import socket_of
@@ -374,6 +377,122 @@ def test_a_pull_secret_that_opens_nothing_fails_the_rehearsal(
     assert "mend: " in answer.err
     assert re.search(r"honeydue-api .*not pulled", answer.out), answer.out
     assert "revoked" not in answer.text
+
+
+# --- what users notice of a rollout ---
+#
+# No request fails while api is rolled out and rolled back: measured. Real here: the api's own Go
+# processes (their drain included), pulled and started by digest; the rollout (Deployment,
+# ReplicaSet, EndpointSlice controllers and scheduler of a real Kubernetes); probes, preStop and
+# grace period, as the rehearsal's kubelet keeps them; TLS and HTTP of every request. Played:
+# Cloudflare's edge and Traefik (with its two seconds between configurations), and the way from a
+# node to a pod: there is neither kube-proxy nor a pod network.
+
+HOST = "api.honeydue.test"
+RATE = 40.0  # requests a second
+AROUND = 80  # answers before and after, all of one release
+PATIENCE = 300.0  # seconds; only a machine that stands still needs more than a few
+LONGEST_GAP = 15.0  # seconds; a request that waits for twice as long has failed
+
+
+@pytest.fixture
+def edge(operator: Operator, guided: str) -> Edge:
+    assert guided
+    return Edge.of(serve.environment(Home(operator.home)))
+
+
+def api_pods(cluster: Client) -> set[str]:
+    """Less those that end."""
+    return {pod["metadata"]["name"] for pod in listed(cluster, "pods") if service_of(pod) == "api"}
+
+
+def meanwhile(edge: Edge, work: Callable[[Hammered], object]) -> Hammered:
+    with hammering(edge, HOST, rate=RATE) as found:
+        calm(found)
+        work(found)
+        calm(found)
+    return found
+
+
+def calm(found: Hammered) -> None:
+    goal = len(found.shots) + AROUND
+    until(
+        lambda: (
+            len(found.shots) >= goal and len({shot.version for shot in found.shots[-AROUND:]}) == 1
+        )
+    )
+
+
+def until(true: Callable[[], bool]) -> None:
+    limit = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def nobody_noticed(found: Hammered) -> None:
+    assert found.failed == []
+    assert found.lost == 0
+    assert found.by("status") == {200: found.sent}
+    # Both kinds of users were there, and saw both releases.
+    for kept in (True, False):
+        assert {shot.version for shot in found.shots if shot.kept is kept} == {*found.by("version")}
+    assert found.longest_gap() < LONGEST_GAP
+
+
+def test_no_request_fails_while_a_new_api_is_rolled_out(
+    operator: Operator, cluster: Client, edge: Edge, first: str
+) -> None:
+    old = api_pods(cluster)
+    tag = change(
+        operator, "api/main.go", 'service.Main("api", run)', 'service.Main("the api", run)'
+    )
+    found = meanwhile(edge, lambda _found: operator.must(*UP))
+    nobody_noticed(found)
+    new = api_pods(cluster)
+    assert tag != first
+    assert len(new) == 3
+    assert not new & old
+    assert set(found.by("pod")) == old | new  # each of the six had requests
+    versions = [shot.version for shot in sorted(found.shots, key=lambda shot: shot.at)]
+    assert all(version.startswith("sha256:") for version in versions)
+    assert len({*versions}) == 2
+    assert versions[0] != versions[-1]
+
+
+def test_no_request_fails_while_it_is_rolled_back(
+    operator: Operator, cluster: Client, edge: Edge, first: str
+) -> None:
+    old = api_pods(cluster)
+    pin(operator, api=first)
+    found = meanwhile(edge, lambda _found: operator.must(*UP))
+    nobody_noticed(found)
+    assert not api_pods(cluster) & old
+    assert len(found.by("version")) == 2
+
+
+def test_the_hammer_sees_a_request_that_fails(cluster: Client, edge: Edge) -> None:
+    """Were it blind, the tests above would pass in vain."""
+
+    def without_grace(found: Hammered) -> None:
+        def seen() -> bool:
+            for pod in api_pods(cluster):
+                with contextlib.suppress(ApiError):  # gone by itself
+                    cluster.request(
+                        "DELETE",
+                        f"/api/v1/namespaces/honeydue/pods/{pod}",
+                        query={"gracePeriodSeconds": "0"},
+                    )
+            return bool(found.failed)
+
+        until(seen)
+
+    found = meanwhile(edge, without_grace)
+    assert {shot.status for shot in found.failed} <= {502, 503}
+    assert found.lost == 0
+
+
+# --- its end ---
 
 
 def test_destroy_keeps_the_images_and_reset_leaves_nothing(
