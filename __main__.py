@@ -28,7 +28,7 @@ nodes = Nodes("nodes", NodesArgs(settings=s, addresses=addresses, pki=pki, cidrs
 up = ClusterReadyArgs(access=nodes.access, server_ids=nodes.server_ids)
 ready = ClusterReady("cluster", up, made)
 kubernetes = provider.connect("kubernetes", ready.kubeconfig, s.cluster_identifier, ready.gate)
-inside = pulumi.ResourceOptions(providers=[*vendors.all, kubernetes])
+inside = provider.inside(kubernetes, *vendors.all)
 Traefik("traefik", TraefikArgs(trusted_ips=cidrs), inside)
 Application("honeydue", ApplicationArgs(settings=s, release=release, origin=edge.origin), inside)
 

@@ -50,6 +50,8 @@ class Namespace(pulumi.ComponentResource):
             },
             opts=child,
         )
+        # A value never changes under its name: Kubernetes refuses that, and the plugin does not
+        # replace for it, so the preview fails. Another value is another name (PRIORITIES).
         for priority, (value, why) in PRIORITIES.items():
             scheduling.v1.PriorityClass(
                 f"{name}-{priority.removeprefix('honeydue-')}",
@@ -58,8 +60,8 @@ class Namespace(pulumi.ComponentResource):
                 description=why,
                 opts=child,
             )
-        # From the namespace alone. A class whose value changes is replaced under its old name, so
-        # deleted first, and everything whose *properties* came from it would be deleted with it.
-        # `metadata` is known at preview; an id is not.
+        # From the namespace alone: were a class replaced, and so deleted first, everything whose
+        # *properties* came from it would be deleted with it. `metadata` is known at preview; an id
+        # is not.
         self.namespace = self.resource.metadata.apply(lambda made: str(made["name"]))
         self.register_outputs({"namespace": self.namespace})

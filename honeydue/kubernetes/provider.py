@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, Final, cast
+
 import pulumi
 import pulumi_kubernetes as kubernetes
+
+# Prefixed as the plugin prefixes its own, so that it is known for Pulumi's.
+FIELD_OWNER: Final = "pulumi-kubernetes-honeydue"
 
 
 def connect(
@@ -44,3 +49,27 @@ def never_empty(kubeconfig: str) -> str:
     if not kubeconfig.strip():
         raise pulumi.RunError("the kubeconfig is empty; refusing to use this machine's own context")
     return kubeconfig
+
+
+def inside(
+    provider: kubernetes.Provider, *others: pulumi.ProviderResource
+) -> pulumi.ResourceOptions:
+    """Options of every component in the cluster: its providers, and whose its objects' fields are.
+
+    The plugin would make up another field manager at each create, and keep it in the state. What a
+    killed `up` or a lost state has left would be taken over all the same, but then with two
+    managers: the next change of a field would be a conflict with the first one, and a field that
+    the program drops would stay for ever (fieldManagerName in provider/pkg/provider/provider.go).
+    """
+    return pulumi.ResourceOptions(providers=[*others, provider], transformations=[_owned])
+
+
+def _owned(
+    args: pulumi.ResourceTransformationArgs,
+) -> pulumi.ResourceTransformationResult | None:
+    if not args.type_.startswith("kubernetes:"):
+        return None
+    metadata = cast("dict[str, Any]", args.props["metadata"])  # as this program writes them
+    annotations = {**metadata.get("annotations", {}), "pulumi.com/patchFieldManager": FIELD_OWNER}
+    props = {**args.props, "metadata": {**metadata, "annotations": annotations}}
+    return pulumi.ResourceTransformationResult(props=props, opts=args.opts)

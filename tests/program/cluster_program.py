@@ -21,7 +21,7 @@ from honeydue.kubernetes.configuration import Configuration, ConfigurationArgs
 from honeydue.kubernetes.ingress import Ingress, IngressArgs
 from honeydue.kubernetes.namespace import Namespace, NamespaceArgs
 from honeydue.kubernetes.policies import Policies, PoliciesArgs
-from honeydue.kubernetes.provider import connect
+from honeydue.kubernetes.provider import connect, inside
 from honeydue.kubernetes.redis import Redis, RedisArgs
 from honeydue.kubernetes.traefik import Traefik, TraefikArgs
 from honeydue.kubernetes.workloads import Workloads, WorkloadsArgs
@@ -127,7 +127,7 @@ def declared(
             cluster_identifier="honeydue-test",
             ready=gate,
         )
-        opts = pulumi.ResourceOptions(providers=[provider, generator])
+        opts = inside(provider, generator)
         namespace = Namespace("honeydue", NamespaceArgs(), opts)
         external_redis = None if redis else SecretStr(EXTERNAL_REDIS)
         Traefik("traefik", TraefikArgs(trusted_ips=["173.245.48.0/20", "103.21.244.0/22"]), opts)

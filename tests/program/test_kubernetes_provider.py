@@ -8,7 +8,7 @@ from pathlib import Path
 import pulumi
 import pytest
 
-from honeydue.kubernetes.provider import never_empty
+from honeydue.kubernetes.provider import FIELD_OWNER, never_empty
 
 from .cluster_program import declared
 from .recording import Recorded
@@ -55,6 +55,14 @@ def test_every_object_has_an_explicit_name_and_a_parent(resource: Recorded) -> N
     # Without one Pulumi adds a random suffix, and nobody finds it at three in the morning.
     assert resource.inputs["metadata"]["name"]
     assert ":honeydue:kubernetes:" in resource.parent.replace("$", ":")
+
+
+@every_object
+def test_every_object_has_one_field_manager_whoever_makes_it_and_however_often(
+    resource: Recorded,
+) -> None:
+    annotations = resource.inputs["metadata"]["annotations"]
+    assert annotations["pulumi.com/patchFieldManager"] == FIELD_OWNER
 
 
 def test_the_provider_waits_for_the_gate_and_survives_a_new_kubeconfig() -> None:

@@ -94,6 +94,7 @@ def test_root_keeps_one_power_only() -> None:
 
 def test_k3s_finds_the_values_under_its_own_names() -> None:
     config = declared().one("kubernetes:helm.cattle.io/v1:HelmChartConfig")
-    assert config.inputs["metadata"] == {"name": "traefik", "namespace": "kube-system"}
+    metadata = config.inputs["metadata"]
+    assert (metadata["namespace"], metadata["name"]) == ("kube-system", "traefik")
     values = yaml.safe_load(config.inputs["spec"]["valuesContent"])
     assert values == traefik_values(trusted_ips=["103.21.244.0/22", "173.245.48.0/20"])

@@ -10,6 +10,7 @@ import pytest
 
 from honeydue import settings as honeydue_settings
 from honeydue.images import release
+from honeydue.kubernetes.provider import FIELD_OWNER
 from tests.images.test_release import BUILDING, BUILT
 from tests.images.test_release import made as images_made
 from tests.program.production import cloudflare_says, vendor
@@ -63,6 +64,16 @@ def test_every_resource_has_an_explicit_provider(monkeypatch: pytest.MonkeyPatch
         if resource.custom and not resource.type.startswith("pulumi:") and not resource.provider
     ]
     assert without == []
+
+
+def test_every_object_in_the_cluster_is_made_inside_the_one_set_of_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    objects = [r for r in run(monkeypatch, EVERYTHING) if r.type.startswith("kubernetes:")]
+    assert len(objects) > 30
+    for resource in objects:
+        annotations = resource.inputs["metadata"]["annotations"]
+        assert annotations["pulumi.com/patchFieldManager"] == FIELD_OWNER, resource.urn
 
 
 def test_a_first_preview_needs_nothing_that_only_up_can_know(

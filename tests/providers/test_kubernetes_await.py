@@ -96,3 +96,8 @@ def test_a_namespace_says_what_it_still_waits_for() -> None:
     lines: list[str] = []
     until_gone(client(stuck, GONE), POD, "n", {}, context(lines))
     assert lines == [f"waiting for its deletion: {remaining['message']}"]
+
+
+def test_what_is_not_waited_for_is_not_waited_for_when_it_is_deleted_either() -> None:
+    inputs = {"metadata": {"annotations": {await_.SKIP_AWAIT: "true"}}}
+    until_gone(client(AssertionError("asked")), POD, "1", inputs, context([]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from honeydue.kubernetes.provider import FIELD_OWNER
 from ops.api import FIELD_MANAGER
 from ops.daily import RESTARTED
 from rehearsal.engine.provider import UNKNOWN, Context, Diff, Properties, ProviderError
@@ -190,6 +191,43 @@ def test_an_object_that_exists_is_an_error_unless_it_may_be_taken_over(
     assert taker.diff(CONFIG_MAP, id_, inputs, outputs, inputs) == Diff()
 
 
+@pytest.mark.parametrize(("manager", "conflicts"), [(FIELD_OWNER, False), ("", True)])
+def test_what_a_killed_up_has_made_is_taken_over_and_then_changed_like_any_other(
+    kubeconfig: str, namespace: str, manager: str, conflicts: bool
+) -> None:
+    """The plugin makes up a manager at each create, and what the first one owns would stay its own:
+    neither to be changed without a conflict, nor ever to be dropped."""
+    inputs = config_map(namespace, A="1", B="2")
+    new = config_map(namespace, A="9")
+    if manager:
+        annotations = {"pulumi.com/patchFieldManager": manager}
+        inputs["metadata"]["annotations"] = new["metadata"]["annotations"] = annotations
+    for _ in ("killed before its state was written", "run again"):
+        taker = KubernetesProvider({"kubeconfig": kubeconfig, "upsertExistingObjects": True})
+        id_, outputs = taker.create(CONFIG_MAP, inputs, context())
+    if conflicts:
+        with pytest.raises(ProviderError, match=r'conflict with "pulumi-kubernetes-.*data\.A'):
+            taker.update(CONFIG_MAP, id_, inputs, outputs, new, context())
+        return
+    after = taker.update(CONFIG_MAP, id_, inputs, outputs, new, context())
+    assert after["data"] == {"A": "9"}
+    assert taker.diff(CONFIG_MAP, id_, new, after, new) == Diff()
+
+
+def test_another_field_manager_takes_the_fields_of_the_one_before(
+    provider: KubernetesProvider, api: Client, namespace: str
+) -> None:
+    inputs = config_map(namespace)
+    id_, outputs = provider.create(CONFIG_MAP, inputs, context())
+    new = config_map(namespace)
+    new["metadata"]["annotations"] = {"pulumi.com/patchFieldManager": FIELD_OWNER}
+    after = provider.update(CONFIG_MAP, id_, inputs, outputs, new, context())
+    assert after["__fieldManager"] == FIELD_OWNER
+    live = api.request("GET", f"/api/v1/namespaces/{namespace}/configmaps/config")
+    assert {entry["manager"] for entry in live["metadata"]["managedFields"]} == {FIELD_OWNER}
+    assert live["data"] == new["data"]
+
+
 def test_what_kubectl_edit_changed_is_found_by_a_refresh_and_put_right(
     provider: KubernetesProvider, api: Client, namespace: str
 ) -> None:
@@ -239,8 +277,14 @@ def test_what_kubectl_scale_changed_is_a_conflict_with_its_mend(
     seen = provider.read(DEPLOYMENT, id_, inputs, outputs, context())
     assert seen is not None
     assert provider.diff(DEPLOYMENT, id_, *seen, inputs).changed == ("spec.replicas",)
-    with pytest.raises(ProviderError, match=r'conflict with "kubectl".*spec\.replicas.*patchForce'):
+    with pytest.raises(
+        ProviderError, match=r'conflict with "kubectl".*spec\.replicas.*patchForce'
+    ) as refused:
         provider.update(DEPLOYMENT, id_, *seen, inputs, context())
+    # As the plugin's: the state gets the new inputs over this, so the next `up` tries them again.
+    assert refused.value.id == id_
+    assert refused.value.outputs is not None
+    assert refused.value.outputs["spec"]["replicas"] == 2
     forced = copy.deepcopy(inputs)
     forced["metadata"]["annotations"] = {"pulumi.com/patchForce": "true"}
     assert provider.update(DEPLOYMENT, id_, *seen, forced, context())["spec"]["replicas"] == 1

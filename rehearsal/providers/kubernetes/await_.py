@@ -30,25 +30,23 @@ _POLL_SECONDS: Final = 1.0
 # How long the API server may not answer in the middle of a wait before the wait is given up.
 _PATIENCE_SECONDS: Final = 120.0
 
-# `apiVersion/kind` → seconds, as the plugin has them. Kinds that are not here are not awaited.
-_READY_SECONDS: Final = {
-    "apps/v1/Deployment": 600.0,
-    "apps/v1/StatefulSet": 600.0,
-    "apps/v1/DaemonSet": 600.0,
-    "networking.k8s.io/v1/Ingress": 600.0,
-    "batch/v1/Job": 600.0,
-    "v1/Service": 600.0,
-    "v1/Pod": 300.0,
-    "v1/PersistentVolume": 300.0,
-    "v1/PersistentVolumeClaim": 300.0,
-    "apiextensions.k8s.io/v1/CustomResourceDefinition": 60.0,
-}
-_GONE_SECONDS: Final = {
-    "apps/v1/Deployment": 600.0,
-    "apps/v1/StatefulSet": 600.0,
-    "apps/v1/DaemonSet": 600.0,
-}
-_GONE_DEFAULT_SECONDS: Final = 300.0
+# `apiVersion/kind`; other kinds are not awaited.
+_AWAITED: Final = frozenset(
+    [
+        "apps/v1/Deployment",
+        "apps/v1/StatefulSet",
+        "apps/v1/DaemonSet",
+        "networking.k8s.io/v1/Ingress",
+        "batch/v1/Job",
+        "v1/Service",
+        "v1/Pod",
+        "v1/PersistentVolume",
+        "v1/PersistentVolumeClaim",
+        "apiextensions.k8s.io/v1/CustomResourceDefinition",
+    ]
+)
+# For every kind, to be ready and to be gone (provider/pkg/await/await.go).
+_SECONDS: Final = 600.0
 
 
 class NotReadyError(Exception):
@@ -65,19 +63,19 @@ class Subject:
     namespace: str | None
 
 
-def _seconds(inputs: Mapping[str, Any], ctx: Context, default: float) -> float:
-    """Custom timeouts first, then the annotation, then the kind's default."""
+def _seconds(inputs: Mapping[str, Any], ctx: Context) -> float:
+    """Custom timeouts first, then the annotation, then the default."""
     if ctx.timeout:
         return ctx.timeout
     text = str(annotations_of(inputs).get(TIMEOUT_SECONDS, ""))
-    return float(text) if text.isdigit() and int(text) > 0 else default
+    return float(text) if text.isdigit() and int(text) > 0 else _SECONDS
 
 
 def until_ready(client: Client, subject: Subject, inputs: Mapping[str, Any], ctx: Context) -> Json:
     """Waits and returns the live object. Raises NotReadyError with what is known of the cause."""
-    if subject.key not in _READY_SECONDS or annotations_of(inputs).get(SKIP_AWAIT) == "true":
+    if subject.key not in _AWAITED or annotations_of(inputs).get(SKIP_AWAIT) == "true":
         return client.request("GET", subject.path)
-    limit = _seconds(inputs, ctx, _READY_SECONDS[subject.key])
+    limit = _seconds(inputs, ctx)
     try:
         _wait(lambda: _look(client, subject), limit, ctx)
     except _GivenUpError as error:
@@ -89,7 +87,9 @@ def until_gone(
     client: Client, subject: Subject, uid: str | None, inputs: Mapping[str, Any], ctx: Context
 ) -> None:
     """Waits until the object with this uid is no more. Raises NotReadyError when it stays."""
-    limit = _seconds(inputs, ctx, _GONE_SECONDS.get(subject.key, _GONE_DEFAULT_SECONDS))
+    if annotations_of(inputs).get(SKIP_AWAIT) == "true":
+        return
+    limit = _seconds(inputs, ctx)
 
     def look() -> Status:
         try:

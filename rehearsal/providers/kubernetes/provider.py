@@ -9,7 +9,12 @@ Where it differs from the plugin:
 - Only server-side apply; no Helm, kustomize, YAML or …Patch resources; no `waitFor`,
   no `replaceUnready`. All of these are refused, none is ignored.
 - A refresh does not judge whether a workload is ready; the plugin's does, and keeps a failure as
-  `initErrors`.
+  `initErrors`: its next preview shows an update without a difference, and `up` waits for it anew.
+- An object of the same name that a preview of a replacement meets: the plugin tries again under
+  another name where the answer says "field is immutable", and so previews (and passes on) that
+  name. Any other refusal fails its preview as it does ours: of a StatefulSet, of a PriorityClass.
+- Create by POST (never of this program, which upserts) is by a manager of its own name there,
+  `pulumi-kubernetes`, which the first update hands over.
 """
 
 from __future__ import annotations
@@ -129,7 +134,7 @@ class KubernetesProvider:
     """
 
     # Between the tries of a create whose kind or namespace may be about to appear.
-    retry_seconds: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    retry_seconds: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
 
     def __init__(self, inputs: Properties):
         for option in inputs:
@@ -396,6 +401,7 @@ class KubernetesProvider:
         manager = _chosen_manager(new_inputs, old_outputs)
         name = id.rpartition("/")[2]
         body = wire({**new_inputs, "metadata": {**new_inputs["metadata"], "name": name}})
+        path = None
         try:
             kind = client.kind(body["apiVersion"], body["kind"])
             path = _subject(kind, id).path
@@ -408,12 +414,30 @@ class KubernetesProvider:
         except ApiError as error:
             if ctx.dry_run and error.code == 403:
                 return _predicted(new_inputs)
-            raise _refused("was not updated", body, error) from None
+            refused = _refused("was not updated", body, error)
+            if ctx.dry_run or path is None:
+                raise refused from None
+            # As the plugin: the state has the new inputs, over the object as it is, and the next
+            # `up` tries them again, even if the program says the old ones by then.
+            with contextlib.suppress(ApiError, UnreachableError):  # gone, or it cannot be asked
+                live = client.request("GET", path)
+                refused = ProviderError(str(refused), id=id, outputs=_checkpoint(live, manager))
+            raise refused from None
         except UnreachableError as error:
             raise _lost(error) from None
         if ctx.dry_run:
             return _predicted(new_inputs, answer, updated=True)
-        return self._ready(client, kind, answer, new_inputs, manager, ctx)[1]
+        outputs = self._ready(client, kind, answer, new_inputs, manager, ctx)[1]
+        before = str(old_outputs.get(_MANAGER_KEY) or manager)
+        if before != manager:
+            # After the wait, as the plugin does: in the same update the manager of before still
+            # holds its fields, and a changed one is a conflict.
+            try:
+                _let_go(client, path, answer, before)
+            except (ApiError, UnreachableError) as error:
+                message = f"{kind.name} {id} is updated, but still has two managers: {error}"
+                raise ProviderError(message, id=id, outputs=outputs) from None
+        return outputs
 
     def _apply(  # noqa: PLR0917
         self, client: Client, path: str, body: Json, live: Json, manager: str, ctx: Context
@@ -615,6 +639,14 @@ def _checkpoint(live: Json, manager: str) -> Properties:
         kept = {k: v for k, v in annotations_of(live).items() if k != _LAST_APPLIED}
         outputs["metadata"] = {**live["metadata"], "annotations": kept}
     return outputs
+
+
+def _let_go(client: Client, path: str, live: Json, manager: str) -> None:
+    """An apply of nothing: what a manager does not name any more is no longer its own."""
+    identity = {k: v for k, v in live["metadata"].items() if k in {"name", "namespace"}}
+    nothing = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": identity}
+    query = {"fieldManager": manager}
+    client.request("PATCH", path, query=query, body=nothing, content_type=APPLY)
 
 
 def _predicted(
