@@ -35,7 +35,15 @@ class Builds(pulumi.ComponentResource):
         super().__init__("honeydue:images:Builds", name, None, opts)
         s = args.settings
         builder = self._builder(s)
-        provider = docker_build.Provider("docker-build", opts=pulumi.ResourceOptions(parent=self))
+        provider = docker_build.Provider(
+            "docker-build",
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # `host` is DOCKER_HOST, another one in another shell, and the plugin makes its
+                # provider anew for any change, and with it every image. It is obeyed all the same.
+                ignore_changes=["host"],
+            ),
+        )
         self.digests = {
             service: docker_build.Image(
                 f"{name}-{service}",
@@ -67,8 +75,9 @@ class Builds(pulumi.ComponentResource):
                 name=s.image.builder,
                 driver="docker-container",
                 # Naming the node lets one that exists be taken over (the book makes it by hand, and
-                # another laptop has its own); without it buildx refuses an existing name.
-                node=f"{s.image.builder}0",
+                # another laptop has its own); without it buildx refuses an existing name. What it
+                # names by itself is in lower case.
+                node=f"{s.image.builder.lower()}0",
                 bootstrap=True,
                 opts=pulumi.ResourceOptions(
                     parent=self,

@@ -153,7 +153,8 @@ def _docker_is_silent(environment: Mapping[str, str]) -> str:
 def builder_file(name: str, environment: Mapping[str, str]) -> Path:
     """Where buildx keeps a builder: its own folder, else the one below Docker's."""
     docker = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    return Path(environment.get("BUILDX_CONFIG") or docker / "buildx") / "instances" / name
+    folder = Path(environment.get("BUILDX_CONFIG") or docker / "buildx") / "instances"
+    return folder / name.lower()  # buildx' store/util.go: ValidateName
 
 
 # There already

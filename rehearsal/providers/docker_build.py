@@ -8,7 +8,10 @@ As the plugin, and not as one would guess:
   `registries` is no change. What is in the context is compared by its hash, its place as a text.
 - Deleting it deletes the digest from the registry and says nothing when that fails, so a program
   wants `retain_on_delete`. A refresh drops it from the state when the registry does not have the
-  digest, or does not answer.
+  digest (404); one that refuses or does not answer leaves it as it is (since 0.0.22; before, that
+  dropped it too).
+- Every change of the provider's own configuration replaces it, and with it all its images. `host`
+  follows DOCKER_HOST, so a program wants `ignore_changes`.
 - A preview with `build_on_preview` false builds nothing. Of a new image all outputs are unknown
   then. Of an existing one they are unknown if an input changed; if only files did, `digest` is the
   *known* empty text: a program that makes a reference of it must not take it for a digest.
@@ -99,8 +102,9 @@ class DockerBuildProvider:
         new_inputs: Properties,
     ) -> Diff:
         del id
-        if type_ == PROVIDER:
-            return Diff(changed_paths(old_inputs, new_inputs))
+        if type_ == PROVIDER:  # pulumi-go-provider, infer/configuration.go: diffConfig
+            changes = changed_paths(old_inputs, new_inputs)
+            return Diff(changes, changes)
         _require(type_)
         olds, news = old_inputs | old_outputs, dict(new_inputs)
         for name in _list(news.get("ignoreSecretsInDiffCalculation")):
@@ -149,6 +153,8 @@ class DockerBuildProvider:
                     registry.manifest(outputs["digest"])
             except RegistryError as error:
                 ctx.progress(f"{tag}: {error}")
+                if not error.missing:
+                    return inputs, outputs
             else:
                 kept.append(tag)
         if inputs.get("tags") and not kept:

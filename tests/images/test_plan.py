@@ -93,10 +93,12 @@ def test_a_remote_builder_that_buildx_does_not_know_is_told() -> None:
 
 
 @pytest.mark.usefixtures("application")
-def test_a_remote_builder_that_buildx_knows_is_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("called", ["honeydue-builder", "HoneyDue-Builder"])
+def test_a_remote_builder_that_buildx_knows_is_used(called: str, tmp_path: Path) -> None:
     (tmp_path / "buildx/instances").mkdir(parents=True)
     (tmp_path / "buildx/instances/honeydue-builder").write_text("{}")
-    plan(sample.settings(*BUILDING, sample.config("image.driver", "remote")))
+    named = sample.config("image.builder", called)
+    plan(sample.settings(*BUILDING, sample.config("image.driver", "remote"), named))
 
 
 def test_a_missing_scanner_is_told_beside_everything_else(

@@ -157,6 +157,10 @@ def test_dockers_own_provider_is_declared_only_where_docker_runs_the_builder() -
         assert builder.urn in image(service).depends_on
 
 
+def test_where_docker_is_on_this_machine_makes_no_image_anew() -> None:
+    assert declared().one("pulumi:providers:docker-build").ignore_changes == ("host",)
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_what_is_built_is_vouched_for_then_verified_then_run(service: str) -> None:
     recording = declared()

@@ -274,9 +274,9 @@ def test_secrets_that_are_to_be_ignored_are(
     assert changed(provider, olds, other) == ("secrets.other",)
 
 
-def test_a_changed_configuration_replaces_no_image(provider: DockerBuildProvider) -> None:
+def test_a_changed_configuration_is_another_provider(provider: DockerBuildProvider) -> None:
     diff = provider.diff(PROVIDER, "", {"host": ""}, {}, {"host": "unix:///x"})
-    assert (diff.changed, diff.replaces) == (("host",), ())
+    assert (diff.changed, diff.replaces) == (("host",), ("host",))
 
 
 # --- preview ---
@@ -786,14 +786,18 @@ def test_a_refresh_drops_what_the_registry_has_not(
     assert "404 (Not Found)" in told[0]
 
 
-def test_a_refresh_drops_it_too_when_the_registry_refuses_as_the_plugin_does(
+def test_a_refresh_keeps_what_the_registry_does_not_tell_of(
     provider: DockerBuildProvider, registry: SmallRegistry
 ) -> None:
     inputs, outputs = pushed(registry, "refused", token="wrong-token")
     told: list[str] = []
-    assert provider.read(IMAGE, "", inputs, outputs, context(progress=told.append)) is None
+    refused = provider.read(IMAGE, "", inputs, outputs, context(progress=told.append))
+    assert refused == (inputs, outputs)
     assert "401 (Unauthorized)" in told[0]
     assert "wrong-token" not in told[0]
+    silent = {"tags": ["127.0.0.1:1/admin/honeydue-api:refused"]}
+    inputs, outputs = inputs | silent, outputs | silent
+    assert provider.read(IMAGE, "", inputs, outputs, context()) == (inputs, outputs)
 
 
 def test_what_was_never_pushed_is_not_asked_for(provider: DockerBuildProvider) -> None:
@@ -844,7 +848,12 @@ image = docker_build.Image(
         ],
         **{names.get(name, name): value for name, value in given.items()},
     ),
-    pulumi.ResourceOptions(provider=docker_build.Provider("docker-build"), retain_on_delete=True),
+    pulumi.ResourceOptions(
+        provider=docker_build.Provider(
+            "docker-build", opts=pulumi.ResourceOptions(ignore_changes=["host"])
+        ),
+        retain_on_delete=True,
+    ),
 )
 pulumi.export("digest", image.digest)
 """
@@ -887,6 +896,9 @@ def test_a_whole_run_keeps_the_token_encrypted_and_the_next_one_changes_nothing(
     )
     run("up")
     assert len(fake.calls) == 1  # nothing had changed
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/another.sock")  # another shell, another laptop
+    run("up")
+    assert len(fake.calls) == 1
     written = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
     assert any(DIGEST.encode() in path.read_bytes() for path in written)
     assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
