@@ -21,7 +21,7 @@ from rehearsal.cluster.binaries import find_go
 SOURCE: Final = Path(__file__).parents[2] / "examples" / "app"
 SERVICES: Final[Mapping[str, Workload]] = {workload.name: workload for workload in WORKLOADS}
 CANARY: Final = "canary-7Qm2"
-SECONDS: Final = 20.0
+SECONDS: Final = 120.0
 
 
 def copy(to: Path, *, umask: int = 0o022) -> Path:

@@ -13,6 +13,7 @@ from honeydue.kubernetes.catalogue import PRE_STOP_SECONDS
 from rehearsal.cluster.binaries import find_go
 from tests.examples.application import (
     CANARY,
+    SECONDS,
     SERVICES,
     SOURCE,
     answer,
@@ -172,7 +173,7 @@ def test_a_setting_that_is_wrong_is_named_and_nothing_is_served(
 ) -> None:
     log = tmp_path / "log"
     with running([str(binaries / service)], log, {setting: value}) as process:
-        assert process.wait(20) == 1
+        assert process.wait(SECONDS) == 1
     last = lines(log)[-1]
     assert last["level"] == "ERROR"
     assert f'{setting}="{value}"' in last["cause"]
@@ -184,7 +185,7 @@ def test_a_port_that_is_taken_ends_the_process(binaries: Path, tmp_path: Path) -
     with running([str(binaries / "api")], first, environment) as one:
         logged(one, first, "listening")
         with running([str(binaries / "api")], second, environment) as other:
-            assert other.wait(20) == 1
+            assert other.wait(SECONDS) == 1
     assert "address already in use" in lines(second)[-1]["cause"]
 
 

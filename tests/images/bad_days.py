@@ -20,6 +20,8 @@ from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
 
+from tests.registry.forge import free_port
+
 Act = Callable[["Conversation"], None]
 
 
@@ -57,7 +59,7 @@ def waits_for(others: threading.Barrier) -> Act:
 
     def act(conversation: Conversation) -> None:
         with suppress(threading.BrokenBarrierError):
-            others.wait(30)
+            others.wait(300)
         conversation.pass_on()
 
     return act
@@ -88,7 +90,7 @@ class BadDays:
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
         self._server: _Server | None = None
-        self._port = 0
+        self._port = free_port()
         self.up()
         self.server = f"127.0.0.1:{self._port}"
 
@@ -115,7 +117,6 @@ class BadDays:
     def up(self) -> None:
         if self._server is None:
             self._server = _Server(self, self._port)
-            self._port = self._server.server_address[1]
             threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def down(self) -> None:
@@ -217,7 +218,7 @@ class Conversation(BaseHTTPRequestHandler):
     def ask(self) -> tuple[int, list[tuple[str, str]], bytes]:
         """What the registry answers, under the proxy's name."""
         kept = {name: value for name, value in self.headers.items() if name.lower() not in _HOPS}
-        connection = http.client.HTTPConnection(self.registry.upstream, timeout=60)
+        connection = http.client.HTTPConnection(self.registry.upstream, timeout=300)
         try:
             connection.request(self.command, self.path, self.read(), kept)
             answer = connection.getresponse()

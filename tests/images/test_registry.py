@@ -29,6 +29,7 @@ from honeydue.images.registry import (
 from rehearsal.clouds.faults import Fault
 from rehearsal.clouds.http import Listener
 from rehearsal.clouds.registry import Gitea
+from tests.registry.forge import free_port
 
 API = "admin/honeydue-api"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -58,11 +59,11 @@ class Forge:
     def server(self) -> str:
         return f"127.0.0.1:{self.listener.port}"
 
-    def client(self, *scopes: str, token: str | None = None, timeout: float = 5.0) -> Registry:
+    def client(self, *scopes: str, token: str | None = None, timeout: float = 60.0) -> Registry:
         password = token or self.gitea.token("admin", *(scopes or ("write:package",)))
-        return Registry(
-            self.server, Login("admin", password), timeout=timeout, sleep=self.waits.append
-        )
+        login = Login("admin", password)
+        # Its patience is by the clock of this machine, which may stand still for a while.
+        return Registry(self.server, login, timeout=timeout, patience=3600, sleep=self.waits.append)
 
     def fault(self, kind: str, **more: object) -> None:
         self.gitea.v2.faults.inject(Fault.parse({"kind": kind} | more))
@@ -275,10 +276,9 @@ def test_a_namespace_that_nobody_has_is_told_by_its_setting(forge: Forge) -> Non
 
 
 def test_a_registry_that_is_down_is_tried_for_seven_seconds_and_told() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = f"127.0.0.1:{taken.getsockname()[1]}"
+    server = f"127.0.0.1:{free_port()}"
     waits: list[float] = []
-    client = Registry(server, None, sleep=waits.append)
+    client = Registry(server, None, patience=3600, sleep=waits.append)
     error = told(client, lambda client: client.digest(API, "237c6b8"))
     assert error.kind == "unreachable"
     assert str(error) == (
@@ -353,7 +353,7 @@ def test_a_registry_that_does_not_answer_is_given_up_after_the_time_out(forge: F
     quiet = threading.Event()
 
     def sleep(_seconds: float) -> None:
-        quiet.wait(5)
+        quiet.wait(60)
 
     forge.gitea.v2._sleep = sleep
     forge.fault("timeout", path="*/manifests/*", times=None)

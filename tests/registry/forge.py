@@ -7,7 +7,8 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from rehearsal.home import Home
-from rehearsal.registry.service import Forge, forget, why_not
+from rehearsal.registry.service import Forge, folder_of, forget, why_not
 
 WITHOUT = "HONEYDUE_WITHOUT_IMAGES"
 """Set: tests that need the registry are skipped. Not set: they fail where it cannot run."""
@@ -44,9 +45,14 @@ def forge(forge_home: Home) -> Iterator[Forge]:
 
 
 def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
+    """One that nobody else is given while this process lives: it stays bound, without listening.
+    Who listens on it says SO_REUSEADDR too, as Go's, Python's and everybody's servers do."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    port = int(held.getsockname()[1])
+    held.detach()
+    return port
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,40 @@ def ask(
     if password:
         login = base64.b64encode(f"{username}:{password}".encode()).decode()
         headers["Authorization"] = f"Basic {login}"
-    connection = http.client.HTTPConnection(server, timeout=30)
+    connection = http.client.HTTPConnection(server, timeout=120)
     try:
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
         return Answer(answer.status, dict(answer.getheaders()), answer.read())
     finally:
         connection.close()
+
+
+def snapshots(home: Home) -> Path:
+    """The unpacked layers: large, and made before there is anything to be found."""
+    return folder_of(home) / "buildkit" / "runc-overlayfs" / "snapshots"
+
+
+def holding(
+    needles: Collection[bytes], *places: Path, without: Collection[Path] = ()
+) -> list[Path]:
+    """The files in these places, themselves files or folders, with one of the needles in them.
+    Others are at work there: what is gone in between holds nothing."""
+    found = []
+    for file in _files(places, without):
+        with suppress(OSError):
+            if file.is_file() and any(needle in file.read_bytes() for needle in needles):
+                found.append(file)
+    return found
+
+
+def _files(places: Iterable[Path], without: Collection[Path]) -> Iterator[Path]:
+    for place in places:
+        if not place.is_dir():
+            yield place
+        for at, folders, names in os.walk(place):  # unlike rglob, it passes by what is gone
+            folders[:] = [name for name in folders if Path(at, name) not in without]
+            yield from (Path(at, name) for name in names)
 
 
 def push_tiny(forge: Forge, folder: Path, name: str, words: str) -> str:

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,10 @@ import pytest
 from rehearsal.cluster.processes import Identity
 from rehearsal.home import REPOSITORY, Home
 from rehearsal.registry import binaries
+from rehearsal.registry.buildkit import BuildKit
 from rehearsal.registry.gitea import ForgeError
 from rehearsal.registry.service import Forge, end_strays, environment, folder_of, forget
-from tests.registry.forge import Answer, ask, free_port, push_tiny
+from tests.registry.forge import Answer, ask, free_port, holding, push_tiny, snapshots
 
 pytestmark = pytest.mark.images
 
@@ -103,14 +105,8 @@ def test_only_the_file_of_secrets_holds_a_token_and_only_its_owner_reads_it(
         login = base64.b64encode(f"admin:{token}".encode())
         needles += [token.encode(), login]
         assert token not in repr(forge.tokens)
-    layers = folder_of(forge_home) / "buildkit"
-    found = [
-        str(file)
-        for file in forge_home.root.rglob("*")
-        if file.is_file() and not file.is_relative_to(layers / "runc-overlayfs" / "snapshots")
-        if any(needle in file.read_bytes() for needle in needles)
-    ]
-    assert found == [str(secrets)]
+    found = holding(needles, forge_home.root, without=[snapshots(forge_home)])
+    assert found == [secrets]
 
 
 # --- what a build pushes ---
@@ -184,15 +180,21 @@ def test_the_real_cosign_is_there_to_judge() -> None:
 # --- what outlives what ---
 
 
-def test_images_tokens_and_the_base_image_outlive_a_restart(forge: Forge, tiny: str) -> None:
+def test_images_tokens_and_the_base_image_outlive_a_restart(
+    forge: Forge, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokens, build_args = forge.tokens, forge.build_args
     forge.stop()
     assert forge.status().phase == "off"
-    began = time.monotonic()
-    forge.start()
-    forge.wait()
+
+    def builds(*_: object) -> None:
+        raise ForgeError("it is built again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BuildKit, "build", builds)
+        forge.start()
+        forge.wait()
     assert (forge.tokens, forge.build_args) == (tokens, build_args)
-    assert time.monotonic() - began < 30  # nothing was built again
     path = f"/v2/admin/tiny/manifests/{tiny}"
     assert ask(forge.server, "GET", path, tokens.read).status == 200
 
@@ -201,11 +203,11 @@ def test_a_process_that_dies_is_started_again(forge: Forge) -> None:
     before = forge.builder.pid
     assert before
     os.kill(before, 9)
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 120
     while forge.builder.pid in (before, None) and time.monotonic() < limit:
         time.sleep(0.05)
     assert forge.builder.pid not in (before, None)
-    forge.wait(20)
+    forge.wait(120)
 
 
 def test_a_port_that_is_taken_is_named_with_what_mends_it(forge: Forge, tmp_path: Path) -> None:
@@ -213,7 +215,7 @@ def test_a_port_that_is_taken_is_named_with_what_mends_it(forge: Forge, tmp_path
     second = Forge(Home(tmp_path), int(port))
     second.start()
     with pytest.raises(ForgeError, match=rf"port {port} .*is taken\n  mend: .*sport = :{port}"):
-        second.wait(30)
+        second.wait(120)
     assert second.status().phase == "failed"
     second.stop()
 
@@ -228,15 +230,20 @@ def doomed(tmp_path: Path, forge: Forge) -> Iterator[Home]:
 
 @pytest.mark.parametrize("phase", ["registry", "builder", "base-image"])
 def test_whoever_is_stopped_while_it_starts_leaves_nothing_that_runs(
-    doomed: Home, phase: str
+    doomed: Home, phase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reached, go_on = threading.Event(), Forge._go_on
+
+    def goes_on(forge: Forge, to: str, line: str) -> None:
+        go_on(forge, to, line)
+        if to == phase:
+            reached.set()
+
+    monkeypatch.setattr(Forge, "_go_on", goes_on)
     forge = Forge(doomed, free_port())
     forge.start()
-    limit = time.monotonic() + 60
-    while forge.status().phase != phase and time.monotonic() < limit:
-        time.sleep(0.005)
-    assert forge.status().phase == phase
-    forge.stop()
+    assert reached.wait(300), forge.status()
+    forge.stop()  # in that phase; on a machine that stalls, a little later
     assert forge.status().phase == "off"
     assert not [pid for pid in processes() if str(doomed.root) in command(pid)]
     assert str(doomed.root) not in Path("/proc/self/mounts").read_text()
@@ -276,13 +283,13 @@ def test_a_killed_serving_process_leaves_nothing_that_runs_or_is_mounted(
     assert str(root) not in Path("/proc/self/mounts").read_text()
     assert not [pid for pid in processes() if str(root) in command(pid)]
     forge.start()
-    forge.wait(60)
+    forge.wait(300)
     assert forge.tokens == tokens
 
 
 def until_step_runs(folder: Path, child: subprocess.Popen[bytes]) -> Identity:
     """The `sleep` that a build step of this folder's buildkitd runs."""
-    limit = time.monotonic() + 90
+    limit = time.monotonic() + 300
     while time.monotonic() < limit:
         assert child.poll() is None
         for pid in processes():

@@ -15,6 +15,7 @@ from rehearsal.home import Home, cache_folder
 from rehearsal.providers.docker_build import IMAGE, DockerBuildProvider
 from rehearsal.registry.pull import PullError, pull
 from rehearsal.registry.service import Forge, folder_of
+from tests.registry.forge import holding
 from tests.registry.gitea_with_image import serve
 
 pytestmark = pytest.mark.images
@@ -117,19 +118,6 @@ def test_what_was_pushed_can_be_pulled_with_the_reading_token_alone(bench: Bench
     assert bench.provider.read(IMAGE, "", inputs, outputs, quiet()) is not None
 
 
-def found(needles: tuple[bytes, ...], *folders: Path) -> list[Path]:
-    """Files with one of the needles in them."""
-    holding = []
-    for folder in folders:
-        for path in folder.rglob("*"):
-            try:
-                if path.is_file() and any(needle in path.read_bytes() for needle in needles):
-                    holding.append(path)
-            except FileNotFoundError:
-                continue  # buildx's own, gone in between
-    return holding
-
-
 def command_lines() -> bytes:
     lines = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -144,14 +132,14 @@ def test_the_token_is_nowhere_on_disk_nor_in_a_command_line(bench: Bench, forge_
     token = bench.forge.tokens.write
     needles = (token.encode(), base64.b64encode(f"admin:{token}".encode()))
     (bench.temporary / "planted").write_bytes(needles[0])
-    assert found(needles, bench.temporary) == [bench.temporary / "planted"]  # it would be seen
+    assert holding(needles, bench.temporary) == [bench.temporary / "planted"]  # it would be seen
     (bench.temporary / "planted").unlink()
     looked: list[str] = []
     seen: list[Path | str] = []
 
     def look(line: str) -> None:
         looked.append(line)
-        seen.extend(found(needles, bench.home, bench.temporary))
+        seen.extend(holding(needles, bench.home, bench.temporary))
         seen.extend("a command line" for needle in needles if needle in command_lines())
 
     inputs = bench.inputs("swept", token, noCache=True)
@@ -159,7 +147,7 @@ def test_the_token_is_nowhere_on_disk_nor_in_a_command_line(bench: Bench, forge_
     assert "exporting to image" in looked
     assert seen == []
     gitea = folder_of(forge_home) / "gitea"  # the registry itself has to know its tokens
-    left = found(needles, bench.home, bench.temporary, bench.app, forge_home.root)
+    left = holding(needles, bench.home, bench.temporary, bench.app, forge_home.root)
     assert [path for path in left if not path.is_relative_to(gitea)] == []
 
 
@@ -228,7 +216,7 @@ def test_ctrl_c_ends_the_build_at_the_builder_too(bench: Bench) -> None:
             bench.inputs("cancelled", bench.forge.tokens.write),
             Context(urn=URN, cancelled=runs),  # pressed when the step is under way
         )
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 120
     while runs():
         assert time.monotonic() < limit, "the step still runs"
         time.sleep(0.1)

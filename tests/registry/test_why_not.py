@@ -84,7 +84,7 @@ def test_whoever_waits_for_it_hears_the_reason(
         forge.wait(0)
     forge.start()
     with pytest.raises(ForgeError, match="needs root"):
-        forge.wait(10)
+        forge.wait(60)
     with pytest.raises(ForgeError, match="needs root"):
         _ = forge.tokens
     assert forge.status().phase == "failed"
