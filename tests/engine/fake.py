@@ -10,7 +10,6 @@ that only the vendor knows, `upper` is `value` in capitals.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +36,6 @@ KNOWN = set(
         "secretive",
         "defaulted",
         "explodes",
-        "delay",
     ]
 )
 
@@ -135,7 +133,6 @@ class Fake:
             if boom := inputs.get("boom"):
                 raise ProviderError(boom)
             ctx.progress("making it")
-            time.sleep(inputs.get("delay", 0))
             id_, outputs = self.vendor.made(ctx, inputs)
             self.vendor.on_done("create", _logical(ctx), id_)
             if half := inputs.get("half"):

@@ -24,7 +24,7 @@ def test_an_up_killed_at_any_boundary_is_finished_by_the_next_and_nothing_is_dou
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1800,
     )
     assert process.returncode == 0, process.stderr
     seen = [json.loads(line) for line in process.stdout.splitlines()]

@@ -74,7 +74,7 @@ def killed_up(lab: Lab, operation: str, name: str, moment: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
     assert process.returncode == -signal.SIGKILL, process.stderr
 

@@ -209,8 +209,10 @@ def test_no_canary_is_in_a_process_list_or_a_temporary_file(
         "import pulumi_command as command\nconfig = pulumi.Config()\n"
         'token = config.require_secret("token")\n'
         'shell = command.Provider("shell")\n'
-        'command.local.Command("gate", create="sleep 1; echo $TOKEN; echo $TOKEN >&2; exit 3",\n'
-        '    environment={"TOKEN": token}, stdin=token, opts=Opts(provider=shell))\n'
+        'command.local.Command("gate", create="n=0; until [ -e $SEEN ] || [ $n = 1200 ]; do "\n'
+        '    "n=$((n+1)); sleep 0.05; done; echo $TOKEN; echo $TOKEN >&2; exit 3", stdin=token,\n'
+        f'    environment={{"TOKEN": token, "SEEN": {str(planted.folder / "seen")!r}}},\n'
+        "    opts=Opts(provider=shell))\n"
     )
     seen: list[str] = []
     over = threading.Event()
@@ -219,9 +221,11 @@ def test_no_canary_is_in_a_process_list_or_a_temporary_file(
         while not over.wait(0.05):
             for process in Path("/proc").glob("[0-9]*"):
                 try:
-                    seen.append((process / "cmdline").read_text())
+                    seen.append((process / "cmdline").read_bytes().decode(errors="replace"))
                 except OSError:
                     continue
+            if "until [ -e $SEEN ]" in "".join(seen):  # the command waits for this
+                (planted.folder / "seen").touch()
 
     watcher = threading.Thread(target=look)
     watcher.start()
@@ -241,7 +245,7 @@ def test_no_canary_is_in_a_process_list_or_a_temporary_file(
         over.set()
         watcher.join()
     assert not result.ok
-    assert any("sleep 1" in arguments for arguments in seen)
+    assert (planted.folder / "seen").exists()
     assert_clean("".join(seen), "the process list")
     assert "[secret]" in repr(events)
     assert_clean(repr(events) + repr(result), "what the command's output told")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from rehearsal.engine.provider import UNKNOWN
 from tests.engine.conftest import Lab, urn
 
@@ -128,7 +130,13 @@ def test_a_defect_in_a_provider_leaves_the_operation_pending(lab: Lab) -> None:
 
 
 def test_parallel_bounds_the_steps_at_work(lab: Lab) -> None:
-    lab.up("for i in range(9): Thing(f't{i}', delay=0.02, opts=opts())", parallel=3)
+    three = threading.Barrier(3, timeout=60)  # seconds; nobody goes on before there are three
+
+    def meet(_operation: str, _name: str) -> None:
+        three.wait()
+
+    lab.vendor.on_call = meet
+    lab.up("for i in range(9): Thing(f't{i}', opts=opts())", parallel=3)
     assert lab.vendor.most_at_work == 3
 
 

@@ -16,14 +16,8 @@ from rehearsal.engine.errors import EngineError
 from rehearsal.engine.state import Backend
 from tests.engine.conftest import Lab
 
+SHARE_OF_WRITING = journal.SHARE_OF_WRITING
 PROGRAM = 'a = Thing("a", value="1", opts=opts())\nThing("b", value=a.computed, opts=opts())'
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_saved_whole_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a run that can afford no more whole writes than the first and the last: how many a run
-    affords is a matter of time, and on a machine that stalls for a moment it is one more."""
-    monkeypatch.setattr(journal, "SHARE_OF_WRITING", 0.0)
 
 
 class Keeping(Backend):
@@ -157,3 +151,38 @@ def test_a_step_costs_one_line_however_large_the_state_is(lab: Lab) -> None:
     assert Deployment(project, "dev", counting, load_provider=lab.vendor.load).up(lambda _: None).ok
     assert writes.count(0) == 2
     assert max(writes) < 5000
+
+
+def test_everything_is_saved_whole_while_that_has_cost_less_than_a_tenth_of_the_run(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of its own, on which only writing takes time: whole 1 s, each line 4 s."""
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    class Timed(Backend):
+        def save(self, project: str, stack: str, deployment: dict[str, Any]) -> None:
+            super().save(project, stack, deployment)
+            clock.now += 1
+            writes.append("whole")
+
+        def note(self, project: str, stack: str, entry: wal.Entry) -> None:
+            super().note(project, stack, entry)
+            clock.now += 4
+            writes.append("line")
+
+    monkeypatch.setattr(journal, "SHARE_OF_WRITING", SHARE_OF_WRITING)
+    monkeypatch.setattr(journal, "time", clock := Clock())
+    writes: list[str] = []
+    lab.program("\n".join(f'Thing("t{i}", opts=opts())' for i in range(6)))
+    project = Project.load(lab.folder / "project")
+    timed = Timed(lab.folder / "state")
+    engine = Deployment(project, "dev", timed, load_provider=lab.vendor.load, parallel=1)
+    assert engine.up(lambda _: None).ok
+    # The second when more than 20 s are over (of which two are a tenth), the third after 30 s, the
+    # fourth after 40 s; then the last.
+    assert "".join(write[0] for write in writes) == "wlllllwlllwllwlw"
