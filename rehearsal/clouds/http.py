@@ -199,6 +199,12 @@ class Store:
                 beside.replace(self.path)
                 self._saved = text
 
+    def saved(self) -> State:
+        """A copy of what is on disk: within a transaction, what was there before it."""
+        with self._lock:
+            before: State = json.loads(self._saved)
+            return before
+
     def snapshot(self) -> State:
         """A copy to look at."""
         with self._lock:

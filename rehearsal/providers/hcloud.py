@@ -5,7 +5,11 @@ Where Pulumi's plugin (the Terraform bridge) differs:
   after the create (`<logical>-<7 hex>`, which is the same form);
 * it fills Terraform's defaults into the inputs; here inputs stay as the program gave them;
 * an update compares with what the vendor has, not with the state, so that one that broke off is
-  completed (and drift in a changed resource is mended in passing);
+  completed (and drift in a changed resource is mended in passing). The plugin compares with the
+  state, and a create that broke off has put into it what was asked for: `refresh` comes first;
+* a type that cannot be had leaves the server running; the plugin leaves it off, and the API starts
+  it when the next `up` changes the type after all;
+* deleting what is gone succeeds; for a server the plugin fails with `not_found` until `refresh`;
 * when the connection breaks after a create it knows nothing; here the resource is looked up by its
   name and labels, at once and again in the next run, so that nothing is orphaned.
 """
@@ -65,6 +69,8 @@ class HcloudProvider:
                 )
         if type_ == "hcloud:index/server:Server" and not failures:
             failures = _check_server(inputs)
+        if type_ == "hcloud:index/primaryIp:PrimaryIp" and not failures:
+            failures = _check_address(inputs)
         return inputs, failures
 
     def diff(
@@ -256,6 +262,16 @@ def _with_unknown_macs(inputs: Properties, old_outputs: Properties) -> Any:
         {"macAddress": macs.get(n.get("networkId")) or UNKNOWN, **n} if isinstance(n, dict) else n
         for n in networks
     ]
+
+
+def _check_address(inputs: Properties) -> list[CheckFailure]:
+    """What the plugin itself refuses of a primary IP, before any request."""
+    failures = []
+    if sum(name in inputs for name in ("location", "assigneeId")) != 1:
+        failures.append(CheckFailure("location", "exactly one of location and assigneeId is given"))
+    if "assigneeId" in inputs and "assigneeType" not in inputs:
+        failures.append(CheckFailure("assigneeType", "is required with assigneeId"))
+    return failures
 
 
 def _check_server(inputs: Properties) -> list[CheckFailure]:

@@ -185,25 +185,25 @@ class SshKey(Kind):
 class PrimaryIp(Kind):
     path, one = "primary_ips", "primary_ip"
     replaces = frozenset({"type", "location", "datacenter"})
-    computed = frozenset({"ipAddress", "ipNetwork", "assigneeId", "location"})
-    # Assigned by the server that names it in public_nets: Terraform's attribute is "computed".
+    # Assigned by the server that names it in public_nets: Terraform's two are "computed".
+    computed = frozenset({"ipAddress", "ipNetwork", "assigneeId", "assigneeType", "location"})
+    unread = frozenset({"assigneeType"})  # "unassigned" while no server has it
     defaults: ClassVar = {
         "labels": {},
         "deleteProtection": False,
         "autoDelete": False,
-        "assigneeType": "server",
     }
 
     def body(self, api: Api, inputs: Properties) -> Record:
         body = {
             "name": inputs["name"],
             "type": inputs["type"],
-            "assignee_type": inputs.get("assigneeType") or "server",
             "auto_delete": bool(inputs.get("autoDelete")),
             "labels": inputs.get("labels") or {},
         }
         if inputs.get("assigneeId"):
-            return {**body, "assignee_id": int(inputs["assigneeId"])}
+            assignee = {"assignee_type": inputs["assigneeType"]}
+            return {**body, **assignee, "assignee_id": int(inputs["assigneeId"])}
         return {**body, "location": inputs.get("location")}
 
     def finish(self, api: Api, id_: str, inputs: Properties, ctx: Context) -> None:

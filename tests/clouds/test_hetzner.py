@@ -269,20 +269,25 @@ def test_a_rebuild_brings_new_user_data_and_keeps_id_and_addresses(hetzner: Runn
     assert machine.user_data.endswith("# second\n")
 
 
-def test_the_type_changes_only_when_off_and_never_to_a_smaller_disk(hetzner: Running) -> None:
+def test_the_type_changes_only_when_off_and_never_to_a_smaller_disk_and_it_is_started_again(
+    hetzner: Running,
+) -> None:
     server = make_server(hetzner)
     path = f"/servers/{server.id}/actions"
     bigger = {"server_type": "cx43", "upgrade_disk": True}
     assert hetzner.refusal("POST", f"{path}/change_type", bigger) == (422, "server_not_stopped")
     server.power_off().wait_until_finished()
     assert hetzner.ask("POST", f"{path}/change_type", bigger)[0] == 201
+    assert hetzner.diary.verbs == ["start", "stop", "start"]
+    assert (hetzner.diary.last_machine.cores, hetzner.diary.last_machine.disk_gb) == (8, 160)
+    server.power_on().wait_until_finished()
+    assert hetzner.diary.verbs == ["start", "stop", "start"], "on is on"
+    server.power_off().wait_until_finished()
     smaller = {"server_type": "cx33", "upgrade_disk": False}
     assert hetzner.refusal("POST", f"{path}/change_type", smaller) == (422, "invalid_server_type")
     arm = {"server_type": "cax31", "upgrade_disk": False}
     assert hetzner.refusal("POST", f"{path}/change_type", arm) == (422, "invalid_server_type")
-    server.power_on().wait_until_finished()
-    assert hetzner.diary.verbs == ["start", "stop", "start"]
-    assert (hetzner.diary.last_machine.cores, hetzner.diary.last_machine.disk_gb) == (8, 160)
+    assert hetzner.diary.verbs[-1] == "stop", "what is refused starts nothing"
 
 
 def test_private_addresses_are_in_a_subnet_free_and_not_the_gateway(hetzner: Running) -> None:

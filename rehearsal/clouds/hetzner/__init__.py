@@ -19,6 +19,8 @@ The operator's side, beside that of rehearsal.clouds.http:
     PUT    /_rehearsal/sold-out              {"server_type": "cx33", "location": "nbg1",
                                               "sold_out": true}
     PUT    /_rehearsal/action-seconds        {"seconds": 0.5}: how long an action runs
+    PUT    /_rehearsal/failing-action        {"command": "start_server", "code": "action_failed",
+                                              "message": "…"}: how the next one of these ends
 """
 
 from __future__ import annotations

@@ -95,7 +95,8 @@ def json(address: Record) -> dict[str, Any]:
         "type": address["type"],
         "ip": ip,
         "assignee_id": address["assignee_id"],
-        "assignee_type": "server",
+        # Since August 2026; until then it said "server" of an address that nobody had, too.
+        "assignee_type": "unassigned" if address["assignee_id"] is None else "server",
         "auto_delete": address["auto_delete"],
         "blocked": False,
         "created": address["created"],

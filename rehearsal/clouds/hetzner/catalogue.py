@@ -46,15 +46,8 @@ LOCATIONS: Final = {
 
 NETWORK_ZONES: Final = frozenset(location.network_zone for location in LOCATIONS.values())
 
-# (id, name, description, location); the API still lists them, without the server types they had.
-DATACENTERS: Final = (
-    (4, "fsn1-dc14", "Falkenstein 1 virtual DC 14", "fsn1"),
-    (2, "nbg1-dc3", "Nuremberg 1 virtual DC 3", "nbg1"),
-    (3, "hel1-dc2", "Helsinki 1 virtual DC 2", "hel1"),
-    (5, "ash-dc1", "Ashburn virtual DC 1", "ash"),
-    (6, "hil-dc1", "Hillsboro virtual DC 1", "hil"),
-    (7, "sin-dc1", "Singapore virtual DC 1", "sin"),
-)
+# Since October 2026 the API has no datacenters any more; it answers 410 with this.
+DATACENTERS_GONE: Final = "https://docs.hetzner.cloud/changelog#2026-06-02-datacenters-deprecated"
 
 
 @dataclass(frozen=True)
@@ -194,13 +187,6 @@ IMAGES: Final = {
         Image(310557661, "debian-13", "Debian 13", "debian", "13", "arm"),
     )
 }
-
-
-def datacenter_list() -> list[dict[str, Any]]:
-    return [
-        {"id": id_, "name": name, "description": text, "location": LOCATIONS[location].json()}
-        for id_, name, text, location in DATACENTERS
-    ]
 
 
 def pricing_json() -> dict[str, Any]:

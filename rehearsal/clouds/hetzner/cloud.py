@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 from typing import Any
 
@@ -21,13 +21,34 @@ class Cloud:
     datacenter: Datacenter
     block: int
     action_seconds: float
+    failing: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Command → {"code", "message"}: how the next action of this command will end."""
 
     def act(self, call: Call, command: str, *resources: tuple[str, int]) -> dict[str, Any]:
         """Starts an action and returns its JSON."""
         action = records.start_action(
             call.state, call.now, command, self.action_seconds, *resources
         )
+        if failure := self.failing.pop(command, None):
+            action["error"] = failure
+            self._undo(call, resources)
         return records.action_json(action, call.now)
+
+    def _undo(self, call: Call, resources: tuple[tuple[str, int], ...]) -> None:
+        """An action that fails has changed nothing, but what it was to make is there, and off."""
+        before = self.app.store.saved()
+        call.effects.clear()
+        made = [
+            call.state[kind][str(id_)]
+            for kind, one in KINDS.items()
+            for name, id_ in resources
+            if name == one and str(id_) in call.state[kind] and str(id_) not in before[kind]
+        ]
+        for record in made:
+            if "power" in record:
+                record["power"] = "off"
+        if not made:
+            call.state.update({kind: before[kind] for kind in KINDS})
 
     def acted(self, call: Call, command: str, *resources: tuple[str, int]) -> Reply:
         """The usual answer of `POST …/actions/<command>`."""

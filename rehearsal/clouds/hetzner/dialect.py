@@ -22,6 +22,7 @@ _STATUS: Final = {
     "not_found": 404,
     "method_not_allowed": 405,
     "conflict": 409,
+    "deprecated_api_endpoint": 410,
     "uniqueness_error": 409,
     "resource_limit_exceeded": 403,
     "resource_unavailable": 412,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from werkzeug.datastructures import MultiDict
@@ -197,7 +197,6 @@ def _declare_catalogue(cloud: Cloud) -> None:
             lambda _: [location.json() for location in catalogue.LOCATIONS.values()],
             set(),
         ),
-        "datacenters": ("datacenter", lambda _: catalogue.datacenter_list(), set()),
         "images": (
             "image",
             lambda _: [image.json() for image in catalogue.IMAGES.values()],
@@ -223,6 +222,18 @@ def _declare_catalogue(cloud: Cloud) -> None:
 
     for kind in lists:
         declare_list(kind)
+
+    def declare_gone(path: str, query: Collection[str] = ()) -> None:
+        @app.route("GET", path, query=query)
+        def refuse_gone(_call: Call) -> Reply:
+            raise refuse(
+                "deprecated_api_endpoint",
+                "the datacenters were removed from the API",
+                {"announcement": catalogue.DATACENTERS_GONE},
+            )
+
+    declare_gone("/datacenters", records.LIST_QUERY)
+    declare_gone("/datacenters/<int:id>")
 
     @app.route("GET", "/pricing")
     def get_pricing(_call: Call) -> Reply:

@@ -126,15 +126,16 @@ def start_action(
 def action_json(action: Record, now: float) -> dict[str, Any]:
     elapsed = now - action["started"]
     done = elapsed >= action["seconds"]
+    error = action.get("error") if done else None
     return {
         "id": action["id"],
         "command": action["command"],
-        "status": "success" if done else "running",
+        "status": "error" if error else "success" if done else "running",
         "progress": 100 if done else min(99, int(100 * max(0.0, elapsed) / action["seconds"])),
         "started": timestamp(action["started"]),
         "finished": timestamp(action["started"] + action["seconds"]) if done else None,
         "resources": action["resources"],
-        "error": None,
+        "error": error,
     }
 
 

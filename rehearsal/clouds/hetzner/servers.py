@@ -283,7 +283,7 @@ def declare(cloud: Cloud) -> None:  # noqa: PLR0915 - a list of routes
             networks.attach(state, records.get(state, "networks", network_id), server, None, ())
         action = cloud.act(call, "create_server", ("server", server["id"]))
         following = [cloud.act(call, "start_server", ("server", server["id"]))] if start else []
-        if start:
+        if server["power"] == "on":
             cloud.after(call, server, cloud.datacenter.start)
         return Reply(
             {
@@ -351,6 +351,9 @@ def declare(cloud: Cloud) -> None:  # noqa: PLR0915 - a list of routes
         server["server_type"] = wanted.name
         if call.body["upgrade_disk"]:
             server["primary_disk_size"] = wanted.disk
+        # As documented: "this copies the content of its disk, and starts it again". The plugin
+        # (terraform-provider-hcloud, resourceServerUpdate) counts on it: it powers off only.
+        _power_on(cloud, call, server)
         return cloud.acted(call, "change_server_type", ("server", server["id"]))
 
     @app.route(
@@ -447,6 +450,21 @@ def declare(cloud: Cloud) -> None:  # noqa: PLR0915 - a list of routes
         remaining = {*call.state["sold_out"]} - {pair}
         call.state["sold_out"] = sorted(remaining | ({pair} if call.body["sold_out"] else set()))
         return Reply({"sold_out": call.state["sold_out"]})
+
+    @app.operator(
+        "PUT",
+        "/failing-action",
+        body={
+            "command": Field(str, required=True),
+            "code": Field(str),
+            "message": Field(str),
+        },
+    )
+    def failing_action(call: Call) -> Reply:
+        code = call.body.get("code", "action_failed")
+        message = call.body.get("message", "Action failed")
+        cloud.failing[call.body["command"]] = {"code": code, "message": message}
+        return Reply({"failing": cloud.failing})
 
     @app.operator("PUT", "/action-seconds", body={"seconds": Field((int, float), required=True)})
     def action_seconds(call: Call) -> Reply:
