@@ -85,8 +85,10 @@ def _command(
         opts=pulumi.ResourceOptions.merge(
             opts,
             # The gate prints no secret; should it ever, the state must still hold none in clear.
-            # The plugin's outputs repeat the environment, where some values are secret.
-            pulumi.ResourceOptions(additional_secret_outputs=["stdout", "stderr", "environment"]),
+            # Not `environment`, whose secret values stay marked one by one: plugins that compare
+            # the old *outputs* with the new inputs take a whole that is secret for a change, in
+            # every plan (pulumi-command issue 447, pulumi-go-provider pull request 419).
+            pulumi.ResourceOptions(additional_secret_outputs=["stdout", "stderr"]),
         ),
     )
 

@@ -240,6 +240,15 @@ def test_what_is_named_with_its_digest_asks_the_same_question_as_what_was_built(
         assert prebuilt.named(name).inputs == built.named(name).inputs
 
 
+def test_a_gates_secrets_are_marked_one_by_one_so_that_no_plan_asks_it_again() -> None:
+    # Were the whole `environment` secret as an output, a plugin that compares the old outputs with
+    # the new inputs would find a change in every plan, and here a change is a replacement.
+    for gate in declared().all("command:local:Command"):
+        assert gate.additional_secret_outputs == ("stderr",)
+        assert "environment.REGISTRY_TOKEN" in gate.secrets
+        assert "environment" not in gate.secrets
+
+
 def test_prebuilt_images_are_verified_where_there_is_a_key_and_scanned_never() -> None:
     keyed = declared("prebuilt", (sample.config("signing", {"publicKey": PUBLIC}),))
     assert [r.name for r in keyed.all("command:local:Command")] == [
