@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ CLOUDFLARE: Final = "https://api.cloudflare.com/client/v4"
 _SECONDS: Final = 120.0  # for a child that only reads; the passphrase's key alone takes one
 _PLAN_SECONDS: Final = 900.0  # a preview asks vendors, and a slow one is no failure
 _HISTORY_PAGE: Final = 50
+_GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,8 @@ class Engine:
     def set(self, key: str, value: str, *, secret: bool) -> None:
         """`honeydue:registry.token`; the value goes by standard input, which no `ps` shows."""
         flags = ("--path", "--secret") if secret else ("--path",)
-        self._run("config", "set", *flags, key, stdin=value)
+        # The CLI takes one line break from the end; a key in PEM has one of its own.
+        self._run("config", "set", *flags, key, stdin=f"{value}\n")
 
     def unset(self, key: str) -> None:
         """Takes out what `set` put in."""
@@ -151,10 +155,14 @@ class Engine:
             digest = json.loads(done.stdout)
         except ValueError:
             digest = {}
+        for each in digest.get("diagnostics") or ():
+            # The CLI puts the severity before the message, too (backend/display/json.go).
+            message = str(each.get("message", "")).strip()
+            each["message"] = message.removeprefix(f"{each.get('severity')}: ")
         if done.returncode or not digest:
             # A failed preview still prints its digest, with what was said of each resource.
             said = [
-                str(each.get("message", "")).strip()
+                each["message"]
                 for each in digest.get("diagnostics") or ()
                 if each.get("severity") == "error"
             ]
@@ -338,7 +346,7 @@ class Engine:
         try:
             return json.loads(said)
         except ValueError:
-            raise self._failed(words, "it printed no JSON") from None
+            raise self._failed(words, "it printed no JSON", scoped=scoped) from None
 
     def _run(self, *words: str, scoped: bool = True, stdin: str = "") -> str:
         """What the engine's CLI prints. Refused: with its own words when it fails."""
@@ -346,7 +354,7 @@ class Engine:
         if done.returncode:
             # The engines mask secrets in what they say of a failure.
             said = done.stderr.strip().removeprefix("error: ")
-            raise self._failed(words, said or f"it ended with {done.returncode}")
+            raise self._failed(words, said or f"it ended with {done.returncode}", scoped=scoped)
         return done.stdout
 
     def _child(
@@ -357,6 +365,7 @@ class Engine:
             return subprocess.run(
                 [*self._command, *words, *scope],
                 cwd=self.folder,
+                env=self._child_environment,
                 input=stdin,
                 capture_output=True,
                 text=True,
@@ -364,7 +373,7 @@ class Engine:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as cause:
-            raise self._failed(words, str(cause)) from None
+            raise self._failed(words, str(cause), scoped=scoped) from None
 
     def _stream(
         self,
@@ -382,6 +391,7 @@ class Engine:
                 child = subprocess.Popen(
                     command,
                     cwd=self.folder,
+                    env=self._child_environment,
                     stdin=subprocess.DEVNULL,
                     stdout=told,
                     stderr=subprocess.STDOUT if told else None,
@@ -399,13 +409,19 @@ class Engine:
             code = child.wait()
         return code if code >= 0 else 128 - code  # by a signal: the shells' code
 
-    def _failed(self, words: Sequence[str], said: str) -> Refused:
+    def _failed(self, words: Sequence[str], said: str, *, scoped: bool = True) -> Refused:
         asked = " ".join(words)
         by_hand = "pulumi --non-interactive" if self.kind == "pulumi" else "python -m rehearsal"
         return refused(
             f"{self.kind} {asked}: {said}",
-            f"{by_hand} {asked} --stack {self.stack} must work by itself first",
+            f"{by_hand} {asked}{f' --stack {self.stack}' * scoped} must work by itself first",
         )
+
+    @property
+    def _child_environment(self) -> dict[str, str]:
+        """The CLI ends no command before it has asked pulumi.com for a newer version of itself, and
+        tries again and again where it does not get there (cmd/pulumi/pulumi.go)."""
+        return {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
 
     @property
     def _command(self) -> list[str]:
@@ -487,7 +503,7 @@ class _Files:
             raise refused(f"the state's folder {self.root} is not there", "pulumi login file://…")
         found = folder.glob(f"{self.stack}-*.history.json*")
         # The CLI's store keeps attributes of each file beside it (gocloud.dev: x.json.attrs).
-        return sorted((f for f in found if f.suffix in (".json", ".gz")), reverse=True)
+        return sorted((f for f in found if f.suffix in (".json", ".gz", ".zst")), reverse=True)
 
     def _checkpoint(self, record: Path) -> Any:
         name = record.name.replace(".history.json", ".checkpoint.json")
@@ -496,8 +512,15 @@ class _Files:
     def _load(self, path: Path, record: Path) -> Any:
         try:
             content = path.read_bytes()
-            return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-        except (OSError, EOFError, ValueError) as cause:
+            # As the CLI does: by what is in it. A checkpoint is a copy of the stack's file, under
+            # the ending of the day.
+            if content.startswith(_ZSTD):
+                raise refused(
+                    f"a past state of {self.stack} cannot be read: {path}: packed by zstd",
+                    f"unset PULUMI_DIY_BACKEND_ZSTD; zstd -d --rm {path.parent}/*.zst",
+                )
+            return json.loads(gzip.decompress(content) if content.startswith(_GZIP) else content)
+        except (OSError, EOFError, ValueError, zlib.error) as cause:
             said = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
             raise refused(
                 f"a past state of {self.stack} cannot be read: {path}: {said}",

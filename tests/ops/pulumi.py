@@ -29,8 +29,12 @@ class Pulumi:
         log, stdin = (shlex.quote(str(self.folder / name)) for name in ("log", "stdin"))
         lines = [
             "#!/bin/sh",
+            "n='",
+            "'",
             f'echo "$*" >> {log}',
-            f'case "$*" in *"config set"*) cat >> {stdin} ;; esac',
+            # One line break at the end is no part of the value (cmd/pulumi/config: set).
+            f'case "$*" in *"config set"*) v=$(cat; echo .); v=${{v%.}}; printf %s "${{v%$n}}" >> '
+            f"{stdin} ;; esac",
             'case "$*" in',
         ]
         for name, said in sorted(verbs.items(), key=lambda entry: -len(entry[0])):

@@ -102,6 +102,33 @@ def test_a_verb_that_fails_says_what_the_engine_said(pulumi: Pulumi, prod: Engin
     )
 
 
+def test_what_has_no_stack_is_not_to_be_tried_with_one(pulumi: Pulumi, prod: Engine) -> None:
+    said = "PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions"
+    pulumi.answers(whoami={"error": said})
+    with pytest.raises(Refused) as refusal:
+        prod.locate()
+    assert str(refusal.value) == (
+        f"pulumi whoami --json: {said}\n"
+        "    mend   pulumi --non-interactive whoami --json must work by itself first"
+    )
+
+
+def test_a_value_keeps_its_last_line_break_although_the_cli_takes_one(
+    pulumi: Pulumi, prod: Engine
+) -> None:
+    pulumi.answers(config_set="")
+    prod.set("honeydue:secrets.APNS_AUTH_KEY", "-----END PRIVATE KEY-----\n", secret=True)
+    prod.set("honeydue:images.api", "237c6b8", secret=False)
+    assert pulumi.stdin == "-----END PRIVATE KEY-----\n237c6b8"
+
+
+def test_no_command_waits_for_pulumi_com(pulumi: Pulumi, prod: Engine) -> None:
+    asks = {"shell": 'test "$PULUMI_SKIP_UPDATE_CHECK" = true || exit 9; echo {}'}
+    pulumi.answers(config=asks, up=asks)
+    assert prod.config() == {}
+    assert prod.up(each=lambda _: None) == 0
+
+
 def test_past_states_come_newest_first_and_packed_ones_too(prod: Engine, tmp_path: Path) -> None:
     past(tmp_path / "state", 1_700_000_000_000_000_001, "first")
     past(tmp_path / "state", 1_700_000_000_000_000_003, "third")
@@ -113,20 +140,46 @@ def test_a_stack_that_never_ran_has_no_past(prod: Engine) -> None:
     assert list(prod.history()) == []
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "zstd"])
+def test_what_a_past_state_is_packed_by_is_told_from_its_content(
+    prod: Engine, tmp_path: Path
+) -> None:
+    plain = past(tmp_path / "state", 1_700_000_000_000_000_001, "was packed")
+    plain.write_bytes(gzip.compress(plain.read_bytes()))
+    packed = past(tmp_path / "state", 1_700_000_000_000_000_002, "was plain", packed=True)
+    packed.write_bytes(gzip.decompress(packed.read_bytes()))
+    assert list(prod.history()) == ["was plain", "was packed"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "broken", "zstd"])
 def test_a_past_state_that_cannot_be_read_is_refused_with_its_name(
     prod: Engine, tmp_path: Path, damage: str
 ) -> None:
-    path = past(tmp_path / "state", 1_700_000_000_000_000_001, {"a": "b"}, packed=damage == "cut")
+    packed = damage in {"cut", "broken"}
+    path = past(tmp_path / "state", 1_700_000_000_000_000_001, {"a": "b"}, packed=packed)
     match damage:
         case "missing":
             path.unlink()
         case "cut":
             path.write_bytes(path.read_bytes()[:-9])
+        case "broken":
+            path.write_bytes(path.read_bytes()[:10] + b"\xff" * 20)
         case "zstd":
             path.write_bytes(b"\x28\xb5\x2f\xfd rest")
     with pytest.raises(Refused, match=f"a past state of prod cannot be read: {path}"):
         list(prod.history())
+
+
+def test_records_that_the_cli_packs_by_zstd_are_not_passed_over(
+    prod: Engine, tmp_path: Path
+) -> None:
+    past(tmp_path / "state", 1_700_000_000_000_000_001, "read")
+    for kind in ("history", "checkpoint"):
+        name = f"state/.pulumi/history/honeydue/prod/prod-1700000000000000002.{kind}.json.zst"
+        (tmp_path / name).write_bytes(b"\x28\xb5\x2f\xfd rest")
+    newest, oldest = prod.runs()
+    assert (newest.number, newest.result, oldest.checkpoint()) == (2, "unreadable", "read")
+    with pytest.raises(Refused, match=r"zstd\n.*zstd -d --rm .*/honeydue/prod/\*\.zst"):
+        newest.checkpoint()
 
 
 def test_a_state_folder_that_is_not_there_is_not_an_empty_history(
@@ -299,10 +352,18 @@ def test_the_plan_is_the_clis_digest(pulumi: Pulumi, prod: Engine) -> None:
 
 
 def test_a_plan_that_fails_says_what_its_diagnostics_say(pulumi: Pulumi, prod: Engine) -> None:
-    digest = {"diagnostics": [{"severity": "error", "message": "before hook failed: quorum"}]}
-    pulumi.answers(preview={"shell": f"echo '{json.dumps(digest)}'; exit 255"})
-    with pytest.raises(Refused, match="before hook failed: quorum"):
+    told = "error: before hook failed: quorum\n"  # as backend/display/json.go has it
+    digest = {"diagnostics": [{"severity": "error", "message": told}]}
+    pulumi.answers(preview={"shell": f"cat <<'END'\n{json.dumps(digest)}\nEND\nexit 255"})
+    with pytest.raises(Refused) as refusal:
         prod.plan()
+    assert str(refusal.value).startswith("pulumi preview: before hook failed: quorum\n    mend")
+
+
+def test_what_a_plan_warns_of_is_not_called_a_warning_twice(pulumi: Pulumi, prod: Engine) -> None:
+    said = {"severity": "warning", "message": "warning: images run unverified\n"}
+    pulumi.answers(preview={"steps": [], "diagnostics": [said]})
+    assert prod.plan()["diagnostics"][0]["message"] == "images run unverified"
 
 
 def test_every_line_of_an_up_is_passed_on_with_the_last_one_unended(
