@@ -6,18 +6,23 @@ import copy
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from honeydue.kubernetes.admission_policy import policies
 from honeydue.kubernetes.provider import FIELD_OWNER
+from honeydue.versions import PINNED_IMAGES
 from ops.api import FIELD_MANAGER
 from ops.daily import RESTARTED
 from rehearsal.engine.provider import UNKNOWN, Context, Diff, Properties, ProviderError
-from rehearsal.providers.kubernetes import KubernetesProvider
-from rehearsal.providers.kubernetes.client import MERGE, Client
+from rehearsal.providers.kubernetes import KubernetesProvider, await_
+from rehearsal.providers.kubernetes.client import APPLY, MERGE, Client
 from rehearsal.providers.kubernetes.kubeconfig import parse
+from rehearsal.providers.kubernetes.values import wire
+from tests.program.cluster_program import declared
 from tests.providers import api_server
 
 pytestmark = pytest.mark.cluster
@@ -66,6 +71,18 @@ def namespace(provider: KubernetesProvider) -> str:
 
 class Lines(list[str]):
     """Progress lines, from whichever thread."""
+
+
+class Clock:
+    """Of a wait: it stands still until `seen`, and one look later its time is over."""
+
+    def __init__(self, seen: Callable[[], bool]) -> None:
+        self._seen, self._times = seen, 0
+        self.sleep = time.sleep
+
+    def monotonic(self) -> float:
+        self._times += self._seen()
+        return 3600.0 * max(self._times - 1, 0)
 
 
 def context(
@@ -131,7 +148,6 @@ def test_a_deployment_rolls_out_previews_as_unchanged_and_rolls_again(
     id_, outputs = provider.create(DEPLOYMENT, inputs, context(lines=lines))
     assert id_ == f"{namespace}/api"
     assert outputs["status"]["readyReplicas"] == 2
-    assert lines
     assert all(line.startswith("waiting for ") for line in lines)
     assert provider.diff(DEPLOYMENT, id_, inputs, outputs, inputs) == Diff()
 
@@ -303,12 +319,20 @@ def test_a_field_that_the_program_drops_is_dropped_from_the_object(
 
 
 def test_a_deployment_that_fails_is_kept_and_its_pods_are_named(
-    provider: KubernetesProvider, namespace: str
+    provider: KubernetesProvider, api: Client, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lines = Lines()
+
+    def seen() -> bool:
+        events = api.request("GET", f"/api/v1/namespaces/{namespace}/events")["items"]
+        reasons = {event["reason"] for event in events}
+        return "Unschedulable" in "".join(lines) and "FailedScheduling" in reasons
+
     inputs = deployment(namespace, replicas=1)
     inputs["spec"]["template"]["spec"]["nodeSelector"] = {"disk": "of-gold"}
+    monkeypatch.setattr(await_, "time", Clock(seen))
     with pytest.raises(ProviderError) as failure:
-        provider.create(DEPLOYMENT, inputs, context(timeout=3))
+        provider.create(DEPLOYMENT, inputs, context(timeout=3, lines=lines))
     message = str(failure.value)
     assert "timed out after 3 s while waiting for pods: 0 of 1 ready" in message
     assert "pod api-" in message
@@ -324,7 +348,7 @@ def test_an_exceeded_deadline_ends_the_wait(provider: KubernetesProvider, namesp
     inputs["spec"]["progressDeadlineSeconds"] = 1
     inputs["spec"]["template"]["spec"]["nodeSelector"] = {"disk": "of-gold"}
     with pytest.raises(ProviderError, match=r"\[ProgressDeadlineExceeded\]"):
-        provider.create(DEPLOYMENT, inputs, context(timeout=60))
+        provider.create(DEPLOYMENT, inputs, context(timeout=600))
 
 
 def test_a_cancelled_wait_keeps_the_object(provider: KubernetesProvider, namespace: str) -> None:
@@ -542,6 +566,42 @@ def test_a_replacement_previews_where_existing_objects_are_taken_over(
     taker.create(CONFIG_MAP, fixed, context())
     new = {**config_map(namespace, A="2"), "immutable": True}
     assert taker.create(CONFIG_MAP, new, context(dry_run=True))[1]["data"] == {"A": "2"}
+
+
+# --- the program's own objects ---
+
+
+def test_the_api_server_keeps_every_object_as_the_program_spells_it(
+    api: Client, provider: KubernetesProvider
+) -> None:
+    """So no preview shows a difference that is none, however a plugin of some version compares: all
+    that the server adds are fields that the program does not name."""
+    objects = [r.inputs for r in declared(strict=True) if r.type.startswith("kubernetes:")]
+    objects += [
+        {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, **each}
+        for made in policies(server="registry.test", namespace="admin", pinned=PINNED_IMAGES)
+        for kind, each in (
+            ("ValidatingAdmissionPolicy", made.policy),
+            ("ValidatingAdmissionPolicyBinding", made.binding),
+        )
+    ]
+    (home,) = (each for each in objects if each["kind"] == "Namespace")
+    provider.create(NAMESPACE, home, context())
+    for inputs in objects:
+        kind = api.kind(inputs["apiVersion"], inputs["kind"])
+        path = kind.path(inputs["metadata"].get("namespace"), inputs["metadata"]["name"])
+        query = {"fieldManager": "test", "dryRun": "All", "force": "true"}
+        kept = api.request("PATCH", path, query=query, body=wire(inputs), content_type=APPLY)
+        assert _named_in(inputs, kept) == inputs, path
+
+
+def _named_in(inputs: Any, kept: Any) -> Any:
+    """Of what the server keeps all that the inputs name."""
+    if isinstance(inputs, dict) and isinstance(kept, dict):
+        return {key: _named_in(value, kept.get(key)) for key, value in inputs.items()}
+    if isinstance(inputs, list) and isinstance(kept, list) and len(inputs) == len(kept):
+        return [_named_in(one, other) for one, other in zip(inputs, kept, strict=True)]
+    return kept
 
 
 # --- what a lost create has made ---
