@@ -27,6 +27,7 @@ from honeydue.settings import Settings
 STAGED: Final = Path(".build")
 """Relative to the program, so that the state says the same on every machine."""
 _DOCKER_SECONDS: Final = 10.0
+_SOCKET: Final = Path("/var/run/docker.sock")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +114,22 @@ def wrong_here(s: Settings, environment: Mapping[str, str]) -> Iterator[Problem]
             f"names {s.image.builder}, and buildx knows no such builder on this machine",
             f"docker buildx create --name {s.image.builder} --driver remote <tcp://… or unix://…>",
         )
-    if s.image.driver == "docker-container" and (silent := _docker_is_silent(environment)):
-        yield Problem(
-            "honeydue:image.driver",
-            f"is docker-container, and Docker does not answer on this machine: {silent}",
-            "start Docker; or build elsewhere: honeydue:image.driver remote; or not at all: "
-            "python -m ops deploy --sha <git short SHA>, or honeydue:image.build false",
-        )
+    if s.image.driver == "docker-container":
+        if silent := _docker_is_silent(environment):
+            yield Problem(
+                "honeydue:image.driver",
+                f"is docker-container, and Docker does not answer on this machine: {silent}",
+                "start Docker; or build elsewhere: honeydue:image.driver remote; or not at all: "
+                "python -m ops deploy --sha <git short SHA>, or honeydue:image.build false",
+            )
+        elif not _plugin_finds_docker(environment):
+            yield Problem(
+                "honeydue:image.driver",
+                "is docker-container, and Docker answers here through a context of its own CLI, "
+                "which Pulumi's plugin does not look at",
+                "export DOCKER_HOST=$(docker context inspect --format "
+                "'{{.Endpoints.docker.Host}}')",
+            )
     if shutil.which("trivy", path=path) is None:
         yield Problem(
             "honeydue:image.scan",
@@ -148,6 +158,13 @@ def _docker_is_silent(environment: Mapping[str, str]) -> str:
         return f"{type(error).__name__} after at most {_DOCKER_SECONDS:.0f} s"
     said = done.stderr.strip().splitlines()
     return (said[-1] if said else f"exit code {done.returncode}") if done.returncode else ""
+
+
+def _plugin_finds_docker(environment: Mapping[str, str]) -> bool:
+    """Whether there is anything where pulumi-docker looks (its configureDockerClient)."""
+    home = Path(environment.get("HOME") or Path.home())
+    desktop = [home / ".docker" / folder / "docker.sock" for folder in ("run", "desktop")]
+    return bool(environment.get("DOCKER_HOST")) or any(x.exists() for x in (_SOCKET, *desktop))
 
 
 def builder_file(name: str, environment: Mapping[str, str]) -> Path:

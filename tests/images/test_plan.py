@@ -40,6 +40,7 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("BUILDX_CONFIG", str(tmp_path / "buildx"))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///var/run/docker.sock")
     repository = Repository(tmp_path / "app")
     repository.commit(1000, Dockerfile=DOCKERFILE, api__x="1", worker__x="1", admin__x="1")
     return repository
@@ -121,6 +122,19 @@ def test_a_docker_that_does_not_answer_is_told_with_the_ways_around_it(tmp_path:
     assert "Docker does not answer on this machine: Cannot connect to the Docker daemon" in told
     assert "honeydue:image.driver remote" in told
     assert "python -m ops deploy --sha" in told
+
+
+@pytest.mark.usefixtures("application")
+def test_a_docker_that_only_its_own_cli_finds_is_told_with_what_shows_it_to_the_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("honeydue.images.plan._SOCKET", tmp_path / "docker.sock")
+    assert "export DOCKER_HOST=$(docker context inspect" in refused()
+    (tmp_path / ".docker/run").mkdir(parents=True)
+    (tmp_path / ".docker/run/docker.sock").touch()
+    plan(sample.settings(*BUILDING))
 
 
 @pytest.mark.usefixtures("application")
