@@ -21,6 +21,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
+from hcloud.helpers.labels import LabelValidator
+
 from rehearsal.engine.provider import (
     UNKNOWN,
     CheckFailure,
@@ -67,6 +69,8 @@ class HcloudProvider:
                 failures.append(
                     CheckFailure(name, "the rehearsal's Hetzner Cloud has no such thing")
                 )
+        if not failures:
+            failures = _check_labels(inputs.get("labels"))
         if type_ == "hcloud:index/server:Server" and not failures:
             failures = _check_server(inputs)
         if type_ == "hcloud:index/primaryIp:PrimaryIp" and not failures:
@@ -262,6 +266,15 @@ def _with_unknown_macs(inputs: Properties, old_outputs: Properties) -> Any:
         {"macAddress": macs.get(n.get("networkId")) or UNKNOWN, **n} if isinstance(n, dict) else n
         for n in networks
     ]
+
+
+def _check_labels(labels: Any) -> list[CheckFailure]:
+    """The plugin refuses these at preview (hcloud.ValidateResourceLabels): a stack's name may be
+    longer than a label's value, or end with a hyphen."""
+    if not isinstance(labels, Mapping) or any(isinstance(v, Unknown) for v in labels.values()):
+        return []
+    fits, why = LabelValidator.validate_verbose(dict(labels))
+    return [] if fits else [CheckFailure("labels", why)]
 
 
 def _check_address(inputs: Properties) -> list[CheckFailure]:

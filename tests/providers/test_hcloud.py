@@ -579,6 +579,7 @@ def test_a_name_that_someone_else_has_is_explained(bench: Bench) -> None:
             {"rules": [{"direction": "in", "protocol": "tcp", "port": 80}]},
             {"rules[0].port": "must be a string"},
         ),
+        (GROUP, {"type": "spread", "labels": {"stack": "prod-"}}, {"labels": "label value prod-"}),
         (ADDRESS, {"type": "ipv4"}, {"location": "exactly one of location and assigneeId"}),
         (
             ADDRESS,
