@@ -553,15 +553,22 @@ def newest(engine: Engine) -> Run | None:
 _SAME: Final = ("same", "read", "refresh")
 _OUTPUTS: Final = "(the stack's outputs)"
 _ERROR: Final = re.compile(r"\berror: *(.+)")
+# The command plugin's first line quotes the whole script; what that said follows, line by line.
+_QUOTED: Final = re.compile(r'(exit status \d+|signal: \w+): running "|update failed$')
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _error(lines: Sequence[str]) -> str:
-    """The first that the engine calls an error; what follows from it comes later."""
+    """The first that the engine calls an error; what follows from it comes later. One that tells
+    no cause is only taken where there is no other."""
+    first = ""
     for line in lines:
         if found := _ERROR.search(_ANSI.sub("", line)):
-            return " ".join(found[1].split())[:200]
-    return ""
+            said = " ".join(found[1].split())[:200]
+            if not _QUOTED.match(said):
+                return said
+            first = first or said
+    return first
 
 
 # --- when it failed -----------------------------------------------------------------------------

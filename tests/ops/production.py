@@ -320,7 +320,8 @@ class Production:
         for said in ("Outputs:", "    kubeconfig: [secret]", "", "Duration: 3s"):
             each(said)
         if wrong:
-            each(f"error: {wrong}")
+            for said in f"error: {wrong}".splitlines():
+                each(said)
         self.deployed = self.deployed or not wrong
         self.record(message, "failed" if wrong else "succeeded", faulty, changes)
         return 255 if wrong else 0

@@ -575,6 +575,23 @@ def test_a_build_that_fails_has_changed_nothing_and_is_not_tried_again_by_the_ne
     assert "rollback" not in ops.read
 
 
+@pytest.mark.parametrize(
+    ("told", "because"),
+    [
+        ("error: honeydue-api: 1 CRITICAL vulnerability", "honeydue-api: 1 CRITICAL vulnerability"),
+        ("Killed", 'exit status 1: running "for python in'),
+    ],
+)
+def test_of_a_command_that_failed_the_cause_is_told_and_not_the_script_that_the_plugin_quotes(
+    ops: Operator, production: Production, told: str, because: str
+) -> None:
+    production.images = dict(PINNED)
+    quoted = r'exit status 1: running "for python in \"$HONEYDUE_PYTHON\"; do\n exit 1\n":'
+    production.breaks["build"] = f"{quoted}\nscanning honeydue-api\n{told}\nerror: update failed"
+    assert ops("deploy", "--yes") == 1
+    ops.says(f"FAILED up: {because}")
+
+
 def test_what_was_changed_beside_the_services_before_it_failed_is_not_called_nothing(
     ops: Operator, production: Production
 ) -> None:
