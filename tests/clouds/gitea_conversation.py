@@ -303,6 +303,6 @@ def _delete(it: Conversation) -> None:
 
 if __name__ == "__main__":
     server, write, read, none = sys.argv[1:]
-    with httpx.Client(base_url=f"http://{server}", trust_env=False) as real:
+    with httpx.Client(base_url=f"http://{server}", trust_env=False, timeout=60) as real:
         heard = converse(real, {"write": write, "read": read, "none": none})
     print(json.dumps(heard, indent=1))

@@ -66,12 +66,12 @@ class Running:
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
         """One raw request with the token, as hcloud-go sends it: (status, JSON)."""
-        answer = self.session.request(method, self.endpoint + path, json=body, timeout=10)
+        answer = self.session.request(method, self.endpoint + path, json=body, timeout=60)
         return answer.status_code, answer.json() if answer.content else {}
 
     def operate(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """The operator's side; raises when it refuses."""
-        answer = self.session.request(method, f"{self.url}/_rehearsal{path}", json=body, timeout=10)
+        answer = self.session.request(method, f"{self.url}/_rehearsal{path}", json=body, timeout=60)
         answer.raise_for_status()
         found: dict[str, Any] = answer.json() if answer.content else {}
         return found

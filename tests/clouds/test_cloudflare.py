@@ -65,7 +65,7 @@ def url(cloud: Cloudflare) -> Iterator[str]:
 @pytest.fixture
 def raw(url: str) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=url, headers=headers) as client:
+    with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
         yield client
 
 

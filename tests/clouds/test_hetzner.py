@@ -455,7 +455,7 @@ def test_lists_are_paged_sorted_and_filtered(hetzner: Running) -> None:
 
 def test_without_the_right_token_nothing_is_answered(hetzner: Running) -> None:
     for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": f"Basic {TOKEN}"}):
-        answer = requests.get(f"{hetzner.endpoint}/servers", headers=headers, timeout=5)
+        answer = requests.get(f"{hetzner.endpoint}/servers", headers=headers, timeout=60)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
 
 
@@ -476,12 +476,12 @@ def test_what_it_does_not_know_is_refused_by_name_and_noted(hetzner: Running) ->
 def test_the_quota_is_counted_in_headers_and_refills(tmp_path: Path) -> None:
     now = 1_800_000_000.0
     with running(tmp_path, clock=lambda: now) as hetzner:
-        first = hetzner.session.get(f"{hetzner.endpoint}/locations", timeout=5)
+        first = hetzner.session.get(f"{hetzner.endpoint}/locations", timeout=60)
         assert first.headers["RateLimit-Limit"] == "3600"
         assert first.headers["RateLimit-Remaining"] == "3599"
         assert first.headers["RateLimit-Reset"] == str(int(now) + 1)
         now += 1
-        second = hetzner.session.get(f"{hetzner.endpoint}/locations", timeout=5)
+        second = hetzner.session.get(f"{hetzner.endpoint}/locations", timeout=60)
         assert second.headers["RateLimit-Remaining"] == "3599"
 
 

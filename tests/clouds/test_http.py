@@ -53,7 +53,7 @@ class Bench:
     slept: list[float] = field(default_factory=list)
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        answer = requests.request(method, self.url + path, json=body, timeout=5)
+        answer = requests.request(method, self.url + path, json=body, timeout=60)
         return answer.status_code, answer.json() if answer.content else None
 
 

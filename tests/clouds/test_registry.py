@@ -64,6 +64,11 @@ def client(gitea: Gitea, write: str) -> Iterator[httpx.Client]:
         yield found
 
 
+def asking(listener: Listener, token: str) -> httpx.Client:
+    auth = ("admin", token)
+    return httpx.Client(base_url=listener.url, auth=auth, trust_env=False, timeout=60)
+
+
 def push(client: httpx.Client, reference: str, body: bytes) -> None:
     for blob in (CONFIG, LAYER):
         stored = client.post(f"{V2}/blobs/uploads/?digest={digest_of(blob)}", content=blob)
@@ -77,7 +82,7 @@ def test_it_answers_a_long_conversation_exactly_as_a_real_gitea_did(gitea: Gitea
     tokens = {name: gitea.token("admin", scope) for name, scope in scopes.items()}
     listener = Listener(gitea.wsgi_app).start()
     try:
-        with httpx.Client(base_url=listener.url, trust_env=False) as client:
+        with httpx.Client(base_url=listener.url, trust_env=False, timeout=60) as client:
             heard = converse(client, tokens)
     finally:
         listener.stop()
@@ -206,7 +211,7 @@ def test_faults_meet_the_registry_and_the_api_alike(client: httpx.Client) -> Non
 def test_an_answer_that_is_lost_leaves_the_change(gitea: Gitea, write: str) -> None:
     listener = Listener(gitea.wsgi_app).start()
     try:
-        with httpx.Client(base_url=listener.url, auth=("admin", write), trust_env=False) as client:
+        with asking(listener, write) as client:
             push(client, "first", manifest("first"))
             fault = {"kind": "drop_after_change", "method": "PUT", "path": "*/manifests/*"}
             client.post("/_rehearsal/faults", json=fault)
@@ -226,7 +231,7 @@ def test_a_sender_that_breaks_off_changes_nothing_and_holds_nobody_up(
 ) -> None:
     listener = Listener(gitea.wsgi_app).start()
     try:
-        with httpx.Client(base_url=listener.url, auth=("admin", write), trust_env=False) as client:
+        with asking(listener, write) as client:
             location = client.post(f"{V2}/blobs/uploads/").headers["Location"]
             basic = base64.b64encode(f"admin:{write}".encode()).decode()
             with socket.create_connection((listener.host, listener.port)) as sender:

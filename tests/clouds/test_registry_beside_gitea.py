@@ -55,7 +55,7 @@ def both(forge: Forge, tmp_path: Path) -> Iterator[Both]:
     with ExitStack() as stack:
         stack.callback(listener.stop)
         ours, theirs = (
-            stack.enter_context(httpx.Client(base_url=url, trust_env=False, timeout=30))
+            stack.enter_context(httpx.Client(base_url=url, trust_env=False, timeout=120))
             for url in (listener.url, f"http://{forge.server}")
         )
         yield Both(

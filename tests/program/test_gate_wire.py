@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -28,6 +30,19 @@ from honeydue.k3s.gates import script
 
 ROOT = Path(gate.__file__).parents[2]
 READY = "[+]ping ok\n[+]etcd ok\nreadyz check passed\n"
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "TIMEOUT", 60.0)
+
+
+@pytest.fixture
+def nobody_listens() -> Iterator[int]:
+    """A port of loopback that is held, and refuses connections."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 class Authority:
@@ -97,7 +112,7 @@ def serve(
         def log_message(self, *_: object) -> None: ...
 
     class Server(ThreadingHTTPServer):
-        daemon_threads = True
+        daemon_threads = False  # their ends are waited for when it is closed
 
         def handle_error(self, *_: object) -> None: ...  # refused handshakes are what we test
 
@@ -152,10 +167,19 @@ def ready_cluster(_verb: str, path: str, _body: bytes) -> tuple[int, str]:
 
 
 def test_the_client_certificate_reaches_the_server_and_no_file_is_left(cluster: Cluster) -> None:
-    before = set(os.listdir("/dev/fd"))
+    before = open_files()
     with serve(ready_cluster, cluster.context) as port:
         assert cluster.ask(port).body == READY
-    assert len(os.listdir("/dev/fd")) == len(before)
+    assert open_files() <= before
+
+
+def open_files() -> set[str]:
+    """What this process has open, each by what it is: `pipe:[4711]`."""
+    found = set()
+    for number in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):  # that of the listing itself
+            found.add(os.readlink(f"/dev/fd/{number}"))
+    return found
 
 
 def test_an_api_server_of_another_ca_is_seen_as_such(cluster: Cluster) -> None:
@@ -165,10 +189,8 @@ def test_an_api_server_of_another_ca_is_seen_as_such(cluster: Cluster) -> None:
     assert "another CA" in answer.seen
 
 
-def test_a_port_on_which_nothing_listens_refuses(cluster: Cluster) -> None:
-    with serve(ready_cluster) as port:
-        pass
-    assert cluster.ask(port).kind == "refused"
+def test_a_port_on_which_nothing_listens_refuses(cluster: Cluster, nobody_listens: int) -> None:
+    assert cluster.ask(nobody_listens).kind == "refused"
 
 
 def test_a_server_that_speaks_no_tls_is_strange(cluster: Cluster) -> None:
@@ -199,22 +221,24 @@ def run(which: str, environment: dict[str, str]) -> subprocess.CompletedProcess[
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
 
 def test_the_command_finds_its_python_and_passes_a_ready_cluster(cluster: Cluster) -> None:
     with serve(ready_cluster, cluster.context) as port:
-        result = run("ready", environment(cluster, port))
+        result = run("ready", environment(cluster, port, HONEYDUE_DEADLINE="120"))
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == "ready: 1 nodes Ready, 1 etcd voters, every API server up\n"
+    assert result.stdout.splitlines()[-1] == (
+        "ready: 1 nodes Ready, 1 etcd voters, every API server up"
+    )
 
 
-def test_a_failed_gate_ends_with_one_line_and_shows_no_secret(cluster: Cluster) -> None:
-    with serve(ready_cluster) as port:
-        pass
-    result = run("ready", environment(cluster, port, HCLOUD_TOKEN="canary-token"))
+def test_a_failed_gate_ends_with_one_line_and_shows_no_secret(
+    cluster: Cluster, nobody_listens: int
+) -> None:
+    result = run("ready", environment(cluster, nobody_listens, HCLOUD_TOKEN="canary-token"))
     assert result.returncode == 1
     assert result.stderr.startswith("error: after 0 s the cluster is not up. honeydue-1: ")
     assert result.stderr.count("\n") == 1
@@ -240,6 +264,7 @@ def test_the_health_gate_lifts_the_protection_over_the_wire(cluster: Cluster) ->
             environment(
                 cluster,
                 port,
+                HONEYDUE_DEADLINE="120",
                 HONEYDUE_NODES=json.dumps(three),
                 HONEYDUE_NODE="honeydue-1",
                 HONEYDUE_GENERATION="2",
@@ -252,7 +277,8 @@ def test_the_health_gate_lifts_the_protection_over_the_wire(cluster: Cluster) ->
         )
     assert (result.returncode, result.stderr) == (0, "")
     assert "lifted the delete protection of honeydue-1 (server 42)" in result.stdout
-    assert hetzner.posted == [{"delete": False, "rebuild": False}]
+    # More than once only when the process waited in vain for the answer to the first.
+    assert [{"delete": False, "rebuild": False}] * len(hetzner.posted) == hetzner.posted != []
 
 
 def test_the_gate_needs_the_standard_library_only() -> None:

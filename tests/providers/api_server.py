@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import time
@@ -25,7 +26,7 @@ from rehearsal.cluster.binaries import Binaries, ensure
 from rehearsal.providers.kubernetes import kubeconfig
 from rehearsal.providers.kubernetes.client import ApiError, Client, UnreachableError
 
-START_SECONDS = 90
+START_SECONDS = 300
 
 
 @contextlib.contextmanager
@@ -35,11 +36,14 @@ def running(folder: Path) -> Iterator[str]:
     What etcd holds stays in `folder`: running it there again is a cold start.
     """
     binaries = ensure()
-    etcd_port, peer_port, api_port, manager_port, scheduler_port = _free_ports(5)
-    text = credentials(folder, api_port)
+    # An address of this process' own: on it no connection of anybody else takes a port between our
+    # choosing it and its being bound.
+    host = f"127.34.{os.getpid() // 254 % 256}.{1 + os.getpid() % 254}"
+    etcd_port, peer_port, api_port, manager_port, scheduler_port = _free_ports(host, 5)
+    text = credentials(folder, api_port, host)
     config_file = folder / "kubeconfig"
     config_file.write_text(text)
-    etcd_url, peer_url = (f"http://127.0.0.1:{port}" for port in (etcd_port, peer_port))
+    etcd_url, peer_url = (f"http://{host}:{port}" for port in (etcd_port, peer_port))
     with contextlib.ExitStack() as stack:
         stack.enter_context(
             _process(
@@ -60,7 +64,7 @@ def running(folder: Path) -> Iterator[str]:
                 folder,
                 "kube-apiserver",
                 str(binaries.kube("kube-apiserver")),
-                "--bind-address=127.0.0.1",
+                f"--bind-address={host}",
                 f"--secure-port={api_port}",
                 "--advertise-address=10.0.0.1",
                 "--endpoint-reconciler-type=none",
@@ -91,7 +95,7 @@ def running(folder: Path) -> Iterator[str]:
             ("kube-scheduler", (f"--secure-port={scheduler_port}",)),
         ):
             binary = str(binaries.kube(name))
-            flags = (f"--kubeconfig={config_file}", "--bind-address=127.0.0.1", "--leader-elect=0")
+            flags = (f"--kubeconfig={config_file}", f"--bind-address={host}", "--leader-elect=0")
             stack.enter_context(_process(folder, name, binary, *flags, *extra))
         stack.enter_context(_kwok(folder, config_file, binaries))
         labels = {"kubernetes.io/hostname": "node-1"}  # as a kubelet sets it
@@ -158,15 +162,15 @@ def _until_ready(client: Client, folder: Path) -> None:
     raise AssertionError(f"the API server was not ready after {START_SECONDS} s: {log}")
 
 
-def _free_ports(count: int) -> Sequence[int]:
+def _free_ports(host: str, count: int) -> Sequence[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
-            one.bind(("127.0.0.1", 0))
+            one.bind((host, 0))
         return [one.getsockname()[1] for one in sockets]
 
 
-def credentials(folder: Path, port: int) -> str:
+def credentials(folder: Path, port: int, host: str = "127.0.0.1") -> str:
     """Writes ca, server (.crt, .key) and returns the administrator's kubeconfig."""
     now = datetime.now(UTC)
     ca_key = ec.generate_private_key(ec.SECP256R1())
@@ -184,7 +188,7 @@ def credentials(folder: Path, port: int) -> str:
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
         if not ca:
-            address = x509.IPAddress(IPv4Address("127.0.0.1"))
+            address = x509.IPAddress(IPv4Address(host))
             builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
         return builder.sign(ca_key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
@@ -207,7 +211,7 @@ def credentials(folder: Path, port: int) -> str:
     (folder / "server.crt").write_bytes(certificate(named("api", "test"), server_key, ca=False))
     (folder / "server.key").write_bytes(private(server_key))
     admin = certificate(named("admin", "system:masters"), admin_key, ca=False)
-    return kubeconfig_text(f"https://127.0.0.1:{port}", ca, admin, private(admin_key))
+    return kubeconfig_text(f"https://{host}:{port}", ca, admin, private(admin_key))
 
 
 def kubeconfig_text(server: str, ca: bytes, certificate: bytes, key: bytes) -> str:

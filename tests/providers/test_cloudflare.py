@@ -190,7 +190,7 @@ def test_a_refresh_sees_what_somebody_changed_by_hand(
     assert set(provider.diff(RECORD, id_, inputs, outputs, API).changed) == {"content", "proxied"}
 
 
-def test_an_identical_record_is_explained_with_the_command_that_takes_it_over(
+def test_an_identical_record_is_explained_with_the_one_that_is_in_the_way(
     provider: CloudflareProvider, cloud: Cloudflare
 ) -> None:
     provider.create(RECORD, API, CTX)
@@ -199,8 +199,8 @@ def test_an_identical_record_is_explained_with_the_command_that_takes_it_over(
         provider.create(RECORD, API, CTX)
     assert str(caught.value) == (
         "Cloudflare already has the record A api.myhoneydue.com → 127.90.0.1, made outside this "
-        "stack: An identical record already exists. (81058). Delete it there, or take it over:\n"
-        f"  pulumi import {RECORD} api-1 {ZONE}/{stored['id']}"
+        "stack: An identical record already exists. (81058). Delete it there (id "
+        f"{stored['id']}), then run it again."
     )
 
 

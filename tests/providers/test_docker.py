@@ -23,8 +23,9 @@ class _Daemon(socketserver.StreamRequestHandler):
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[str]:
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of something that answers a ping as Docker does."""
+    monkeypatch.setattr("rehearsal.providers.docker.TIMEOUT", 60.0)
     server = socketserver.UnixStreamServer(str(tmp_path / "docker.sock"), _Daemon)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

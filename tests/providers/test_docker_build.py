@@ -728,7 +728,7 @@ def test_a_context_that_cannot_be_read_is_named(
 
 
 def test_ctrl_c_ends_the_build(provider: DockerBuildProvider, fake: FakeBuildx, app: Path) -> None:
-    fake.will("#5 [api 1/1] RUN sleep", takes=60)
+    fake.will("#5 [api 1/1] RUN sleep", takes=600)
     pressed = threading.Event()
     begun = time.monotonic()
     with pytest.raises(ProviderError, match="stopped because the update was cancelled"):
@@ -737,13 +737,13 @@ def test_ctrl_c_ends_the_build(provider: DockerBuildProvider, fake: FakeBuildx, 
             checked(provider, given(app)),
             context(progress=lambda _line: pressed.set(), cancelled=pressed.is_set),
         )
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 300
 
 
 def test_a_build_has_its_timeout(
     provider: DockerBuildProvider, fake: FakeBuildx, app: Path
 ) -> None:
-    fake.will(takes=60)
+    fake.will(takes=600)
     with pytest.raises(ProviderError, match=r"after 0\.2 s, its timeout\n  mend: raise custom_tim"):
         provider.create(IMAGE, checked(provider, given(app)), context(timeout=0.2))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,7 @@ def context(*, dry_run: bool = False) -> Context:
     return Context(urn="urn:pulumi:test::honeydue::type::config", dry_run=dry_run)
 
 
-def nobody_listens() -> str:
-    """A kubeconfig of a port of loopback that refuses connections."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def kubeconfig_of(port: int) -> str:
     return f"""
 current-context: a
 contexts: [{{name: a, context: {{cluster: a, user: a}}}}]
@@ -46,8 +43,17 @@ users: [{{name: a, user: {{token: secret-token}}}}]
 
 
 @pytest.fixture
-def unreachable() -> KubernetesProvider:
-    return KubernetesProvider({"kubeconfig": nobody_listens()})
+def nobody_listens() -> Iterator[str]:
+    """A kubeconfig of a port of loopback that refuses connections: it is held, so that nobody else
+    can have it."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield kubeconfig_of(held.getsockname()[1])
+
+
+@pytest.fixture
+def unreachable(nobody_listens: str) -> KubernetesProvider:
+    return KubernetesProvider({"kubeconfig": nobody_listens})
 
 
 def checked(type_: str, inputs: Properties) -> Properties:
@@ -83,9 +89,9 @@ def test_an_empty_kubeconfig_is_refused_instead_of_using_the_laptops_context(
             "{current-context: a, contexts: [{name: a, context: {cluster: b}}]}",
             "its cluster 'b' is missing or has no server",
         ),
-        (nobody_listens().replace("token:", "exec:"), "it uses 'exec'"),
+        (kubeconfig_of(1).replace("token:", "exec:"), "it uses 'exec'"),
         (
-            nobody_listens().replace("token: ", "client-key-data: secret-"),
+            kubeconfig_of(1).replace("token: ", "client-key-data: secret-"),
             "its client-key-data is not base64",
         ),
     ],
@@ -225,9 +231,9 @@ def test_generate_name_and_annotations_without_effect_here_are_refused() -> None
 
 
 def test_a_change_of_the_provider_itself_is_judged_by_the_provider(
-    unreachable: KubernetesProvider,
+    unreachable: KubernetesProvider, nobody_listens: str
 ) -> None:
-    old = {"kubeconfig": nobody_listens(), "clusterIdentifier": "a"}
+    old = {"kubeconfig": nobody_listens, "clusterIdentifier": "a"}
     new = {**old, "clusterIdentifier": "b"}
     change = unreachable.diff("pulumi:providers:kubernetes", "id", old, old, new)
     assert change.replaces == ("clusterIdentifier",)
@@ -277,19 +283,21 @@ def test_refresh_and_destroy_name_the_mend_for_a_lost_cluster(
         unreachable.delete(CONFIG_MAP, "default/a", inputs, inputs, context())
 
 
-def test_delete_unreachable_drops_a_lost_clusters_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delete_unreachable_drops_a_lost_clusters_objects(
+    nobody_listens: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PULUMI_K8S_DELETE_UNREACHABLE", "true")
-    provider = KubernetesProvider({"kubeconfig": nobody_listens()})
+    provider = KubernetesProvider({"kubeconfig": nobody_listens})
     inputs = config_map()
     assert provider.read(CONFIG_MAP, "default/a", inputs, inputs, context()) is None
     provider.delete(CONFIG_MAP, "default/a", inputs, inputs, context())
 
 
 def test_the_providers_own_option_wins_over_the_environment(
-    monkeypatch: pytest.MonkeyPatch,
+    nobody_listens: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PULUMI_K8S_DELETE_UNREACHABLE", "true")
-    inputs = {"kubeconfig": nobody_listens(), "deleteUnreachable": "false"}
+    inputs = {"kubeconfig": nobody_listens, "deleteUnreachable": "false"}
     with pytest.raises(ProviderError, match="unreachable"):
         KubernetesProvider(inputs).read(CONFIG_MAP, "default/a", {}, {}, context())
 

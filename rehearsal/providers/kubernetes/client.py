@@ -25,7 +25,7 @@ Json = dict[str, Any]
 APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
 MERGE: Final = "application/merge-patch+json"
 
-_CONNECT_SECONDS: Final = 5.0
+_CONNECT_SECONDS: Final = 10.0  # the TLS handshake in it, for which client-go has as many
 _ANSWER_SECONDS: Final = 20.0
 
 # Cluster-scoped kinds, for when no cluster answers that could be asked.
