@@ -56,6 +56,8 @@ class Addresses(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(
                     parent=self,
                     protect=args.protect,  # a lost address is never given back
+                    # Names are unique. The plugin says so itself of older kinds of its only.
+                    delete_before_replace=True,
                 ),
             )
 

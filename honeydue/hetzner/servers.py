@@ -63,7 +63,12 @@ class Managers(pulumi.ComponentResource):
             name=key_name,
             public_key=args.ssh_public_key,
             labels=args.labels,
-            opts=child,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # Names are unique. The plugin says so itself of older kinds of its only
+                # (pulumi-terraform-bridge issues 823 and 930), and would make the new key first.
+                delete_before_replace=True,
+            ),
         )
         self.access = Access(cluster=cluster, addresses=args.addresses, pki=args.pki)
         self.server_ids = []

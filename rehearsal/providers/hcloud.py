@@ -90,9 +90,12 @@ class HcloudProvider:
         kind = KINDS[type_]
         changed = _changed(kind, old_inputs, new_inputs)
         replaces = tuple(path for path in changed if root(path) in kind.replaces)
-        # A name that stays cannot be there twice, and neither can a subnet or an attachment.
-        fixed = not kind.named or (
-            bool(new_inputs.get("name")) and new_inputs.get("name") == old_inputs.get("name")
+        # A name that stays cannot be there twice; nothing else tells the bridge to delete first.
+        fixed = (
+            kind.named
+            and not kind.framework
+            and bool(new_inputs.get("name"))
+            and new_inputs.get("name") == old_inputs.get("name")
         )
         return Diff(changed, replaces, delete_before_replace=bool(replaces) and fixed)
 

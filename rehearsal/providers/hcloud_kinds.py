@@ -44,6 +44,10 @@ class Kind:
     """Inputs that the API does not give back: what was given stands."""
     defaults: ClassVar[Mapping[str, Any]] = {"labels": {}}
     named: ClassVar[bool] = True
+    framework: ClassVar[bool] = False
+    """Whether the plugin has it on Terraform's newer plugin framework. Of those the bridge does not
+    find out that a fixed name cannot be there twice (pulumi-terraform-bridge issues 823, 930):
+    unless the program says delete_before_replace, the new one is made first, and refused."""
 
     def body(self, api: Api, inputs: Properties) -> Record:
         """The body of the POST."""
@@ -163,6 +167,7 @@ class PlacementGroup(Kind):
 
 class SshKey(Kind):
     path, one = "ssh_keys", "ssh_key"
+    framework = True
     replaces = frozenset({"publicKey"})
     computed = frozenset({"fingerprint"})
 
@@ -184,6 +189,7 @@ class SshKey(Kind):
 
 class PrimaryIp(Kind):
     path, one = "primary_ips", "primary_ip"
+    framework = True
     replaces = frozenset({"type", "location", "datacenter"})
     # Assigned by the server that names it in public_nets: Terraform's two are "computed".
     computed = frozenset({"ipAddress", "ipNetwork", "assigneeId", "assigneeType", "location"})

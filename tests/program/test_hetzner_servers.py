@@ -135,6 +135,13 @@ def test_a_replaced_server_goes_before_its_successor_comes() -> None:
     assert all(s.delete_before_replace for s in production().all("Server"))
 
 
+def test_what_the_plugin_would_make_anew_beside_its_namesake_is_deleted_first() -> None:
+    """Terraform's newer framework: the bridge does not know there that names are unique."""
+    framework = [*production().all("SshKey"), *production().all("PrimaryIp")]
+    assert len(framework) == 7
+    assert all(r.inputs["name"] and r.delete_before_replace for r in framework)
+
+
 def test_hetzner_protects_servers_and_pulumi_does_not() -> None:
     for s in production().all("Server"):
         assert not s.protect
