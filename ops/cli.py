@@ -9,6 +9,7 @@ when that cannot be told.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import signal
@@ -39,7 +40,7 @@ from ops import (
 from ops import history as history_verb
 from ops.api import Api
 from ops.engine import Engine, Kind
-from ops.problems import Refused, refused
+from ops.problems import Misused, Refused, refused
 from ops.rollout import Outcome
 from ops.watching import watch
 
@@ -107,7 +108,11 @@ def main(arguments: Sequence[str]) -> int:
             app(args=arguments, prog_name="python -m ops")
     except Refused as refusal:
         complain(refusal)
-        return 1
+        code = 2 if isinstance(refusal, Misused) else 1
+        if "--json" in arguments:  # whoever reads standard output is a program
+            problems = [dataclasses.asdict(each) for each in refusal.problems]
+            print(dumps({"exitCode": code, "ended": "refused", "problems": problems}, indent=2))
+        return code
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
@@ -237,7 +242,7 @@ def deploy(
         service=service.value if service else None,
         point_of_no_return=point_of_no_return,
     )
-    _released(outcome, json=json)
+    _changed(outcome, json=json)
 
 
 @app.command(epilog=RELEASE_EXIT_CODES)
@@ -280,7 +285,7 @@ def rollback(
         service=service.value if service else None,
         past=past_point_of_no_return,
     )
-    _released(outcome, json=json)
+    _changed(outcome, json=json)
 
 
 def _how(*, dry_run: bool, yes: bool, take_over: bool = False, json: bool = False) -> changing.How:
@@ -296,7 +301,7 @@ def _how(*, dry_run: bool, yes: bool, take_over: bool = False, json: bool = Fals
     )
 
 
-def _released(outcome: Outcome, *, json: bool) -> None:
+def _changed(outcome: Outcome, *, json: bool) -> None:
     if json:
         print(dumps(changing.document(outcome), indent=2))
     ended(outcome.code)
@@ -357,11 +362,12 @@ def images_prune(
 def registry_import(
     file: Annotated[Path, typer.Argument(help="REGISTRY, _NAMESPACE, _USERNAME and _TOKEN.")],
     *,
+    dry_run: DryRun = False,
     stack: Stack = None,
     engine: Engines = None,
 ) -> None:
-    """Put the login of deploy/registry.env into the stack, the token encrypted."""
-    registry.import_(file, Engine.find(stack, engine), console())
+    """Put the login of deploy/registry.env into the stack, the token encrypted. Nothing rolls."""
+    registry.import_(file, Engine.find(stack, engine), console(), dry_run=dry_run)
 
 
 # --- config -------------------------------------------------------------------------------------
@@ -386,6 +392,7 @@ def config_set(
     dry_run: DryRun = False,
     yes: Yes = False,
     take_over: TakeOver = False,
+    json: Json = False,
     stack: Stack = None,
     engine: Engines = None,
 ) -> None:
@@ -394,8 +401,8 @@ def config_set(
     Nothing is written unless the program would take the whole; answered with no, or after a
     preview that fails, the file is as it was.
     """
-    how = _how(dry_run=dry_run, yes=yes, take_over=take_over)
-    ended(configuration.set_(Engine.find(stack, engine), how, assignments))
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over, json=json)
+    _changed(configuration.set_(Engine.find(stack, engine), how, assignments), json=json)
 
 
 @config_app.command("unset", epilog=RELEASE_EXIT_CODES)
@@ -405,12 +412,13 @@ def config_unset(
     dry_run: DryRun = False,
     yes: Yes = False,
     take_over: TakeOver = False,
+    json: Json = False,
     stack: Stack = None,
     engine: Engines = None,
 ) -> None:
     """Take keys out of the stack's env file, as `config set` puts them in."""
-    how = _how(dry_run=dry_run, yes=yes, take_over=take_over)
-    ended(configuration.unset(Engine.find(stack, engine), how, keys))
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over, json=json)
+    _changed(configuration.unset(Engine.find(stack, engine), how, keys), json=json)
 
 
 @config_app.command("diff", epilog=EXIT_CODES)
@@ -435,12 +443,13 @@ def config_import(
     dry_run: DryRun = False,
     yes: Yes = False,
     take_over: TakeOver = False,
+    json: Json = False,
     stack: Stack = None,
     engine: Engines = None,
 ) -> None:
     """Make FILE the stack's env file, as `config set` does: all of it or nothing."""
-    how = _how(dry_run=dry_run, yes=yes, take_over=take_over)
-    ended(configuration.import_(Engine.find(stack, engine), how, file))
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over, json=json)
+    _changed(configuration.import_(Engine.find(stack, engine), how, file), json=json)
 
 
 @config_app.command("prune", epilog=EXIT_CODES)
@@ -502,6 +511,7 @@ def secret_set(
     dry_run: DryRun = False,
     yes: Yes = False,
     take_over: TakeOver = False,
+    json: Json = False,
     stack: Stack = None,
     engine: Engines = None,
 ) -> None:
@@ -510,8 +520,8 @@ def secret_set(
     The value comes from a prompt that shows nothing, from standard input, or from a file. While
     other settings of a new stack are missing it is set, and nothing rolls yet.
     """
-    how = _how(dry_run=dry_run, yes=yes, take_over=take_over)
-    ended(secret_values.set_(Engine.find(stack, engine), how, key, from_file))
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over, json=json)
+    _changed(secret_values.set_(Engine.find(stack, engine), how, key, from_file), json=json)
 
 
 @secret_app.command("rotate", epilog=RELEASE_EXIT_CODES)
@@ -522,6 +532,7 @@ def secret_rotate(
     dry_run: DryRun = False,
     yes: Yes = False,
     take_over: TakeOver = False,
+    json: Json = False,
     stack: Stack = None,
     engine: Engines = None,
 ) -> None:
@@ -529,8 +540,8 @@ def secret_rotate(
 
     REGISTRY_TOKEN makes the cluster's pull secret anew, and rolls nothing.
     """
-    how = _how(dry_run=dry_run, yes=yes, take_over=take_over)
-    ended(secret_values.rotate(Engine.find(stack, engine), how, key, from_file))
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over, json=json)
+    _changed(secret_values.rotate(Engine.find(stack, engine), how, key, from_file), json=json)
 
 
 @secret_app.command("import", epilog=RELEASE_EXIT_CODES)
@@ -540,12 +551,13 @@ def secret_import(
     dry_run: DryRun = False,
     yes: Yes = False,
     take_over: TakeOver = False,
+    json: Json = False,
     stack: Stack = None,
     engine: Engines = None,
 ) -> None:
     """Encrypt the values of a file into the stack's: all of them or none, and preview and roll."""
-    how = _how(dry_run=dry_run, yes=yes, take_over=take_over)
-    ended(secret_values.import_(Engine.find(stack, engine), how, file))
+    how = _how(dry_run=dry_run, yes=yes, take_over=take_over, json=json)
+    _changed(secret_values.import_(Engine.find(stack, engine), how, file), json=json)
 
 
 # --- releases, and the history ------------------------------------------------------------------

@@ -17,7 +17,9 @@ from ops.change import How
 from ops.cluster import configuration_objects
 from ops.desired import Desired, Undo, apply
 from ops.engine import Engine
-from ops.problems import Problem, Refused, refused
+from ops.problems import Misused, Problem, Refused, refused
+from ops.rollout import DONE, Outcome
+from ops.secret_values import SECRETS
 from ops.stack_settings import (
     KEYS,
     StackSettings,
@@ -115,23 +117,23 @@ def unknown(key: str, stack: StackSettings) -> Refused:
 # Set, unset, import
 
 
-def set_(engine: Engine, how: How, assignments: Sequence[str]) -> int:
+def set_(engine: Engine, how: How, assignments: Sequence[str]) -> Outcome:
     """`assignments` are KEY=value. Nothing is written unless the whole is right."""
     values: dict[str, str] = {}
     for number, assignment in enumerate(assignments, start=1):
         key, equals, value = assignment.partition("=")
         # What is refused here is not repeated: it may be a secret, pasted into the wrong place.
         if not equals or not key:
-            raise refused(f"argument {number} is not KEY=value", "config set KEY=value")
+            raise Misused(Problem(f"argument {number} is not KEY=value", "config set KEY=value"))
         if "\n" in value or "\r" in value:
             raise refused(f"{_name(key)} holds a line break", "one line: config set KEY=value")
-        if key in _SECRETS:
+        if key in SECRETS:
             raise refused(
                 f"{key} is a secret, and stands in this shell's history now: take another one",
                 f"python -m ops secret set {key}",
             )
         if key in values:
-            raise refused(f"{_name(key)} is given twice", "give it once")
+            raise Misused(Problem(f"{_name(key)} is given twice", "give it once"))
         values[key] = value
     stack = StackSettings.of(engine)
     text = _text(stack)
@@ -139,36 +141,37 @@ def set_(engine: Engine, how: How, assignments: Sequence[str]) -> int:
     return _change(stack, how, fresh, f"config set {' '.join(values)}")
 
 
-def unset(engine: Engine, how: How, keys: Sequence[str]) -> int:
+def unset(engine: Engine, how: How, keys: Sequence[str]) -> Outcome:
     stack = StackSettings.of(engine)
     text = _text(stack)
     values, _ = env_file.read(stack.env or b"", stack.env_name)
-    for key in keys:
+    for number, key in enumerate(keys, start=1):
         if key not in (values or {}):
+            named = key if key in KEYS | SECRETS else f"argument {number}, which is no setting,"
             raise refused(
-                f"{_name(key)} does not stand in {stack.env_name}",
+                f"{named} does not stand in {stack.env_name}",
                 f"python -m ops config show --stack {engine.stack} lists what does",
             )
     fresh = env_edit.without(text, keys).encode()
     return _change(stack, how, fresh, f"config unset {' '.join(keys)}")
 
 
-def import_(engine: Engine, how: How, file: Path) -> int:
+def import_(engine: Engine, how: How, file: Path) -> Outcome:
     """`file` takes the env file's place, comments and all."""
     stack = StackSettings.of(engine)
     fresh = content_of(file)
+    # What is wrong is mended in the file that was named; the stack's own is as good as it was.
+    _refuse_wrong(dataclasses.replace(stack, env_name=str(file), env=fresh))
     if stack.env is None:
         how.console.print(f"{stack.env_name} does not exist yet", markup=False)
     return _change(stack, how, fresh, f"config import {file.name}")
 
 
-def _change(stack: StackSettings, how: How, fresh: bytes, doing: str) -> int:
+def _change(stack: StackSettings, how: How, fresh: bytes, doing: str) -> Outcome:
     console = how.console
-    refuse_all(_at_a_secret(stack.problems(env=fresh), stack))
-    before, after = (
-        stack.environment,
-        StackSettings(stack.engine, stack.configured, stack.env_name, fresh).environment,
-    )
+    then = dataclasses.replace(stack, env=fresh)
+    _refuse_wrong(then)
+    before, after = stack.environment, then.environment
     if fresh == stack.env:
         # An earlier run may have been killed before that came true.
         console.print(f"{stack.env_name} says that already", markup=False, soft_wrap=True)
@@ -177,25 +180,26 @@ def _change(stack: StackSettings, how: How, fresh: bytes, doing: str) -> int:
         console.print(f"\n{what_rolls(rolling(before, after))}", markup=False)
     if how.dry_run:
         console.print("dry run: nothing was changed")
-        return 0
+        return Outcome(code=DONE, ended="unchanged")
 
     def make() -> Undo:
         return apply(stack, dataclasses.replace(Desired.of(stack), env=fresh))
 
     console.print()
-    return change.settings(stack.engine, how, doing, make).code
+    return change.settings(stack.engine, how, doing, make)
 
 
-def _at_a_secret(problems: list[Problem], stack: StackSettings) -> list[Problem]:
-    """The book's env files hold secrets too; here they have a verb of their own."""
+def _refuse_wrong(stack: StackSettings) -> None:
+    """What the program would refuse. The book's env files hold secrets too; here they have a verb
+    of their own."""
     told = []
-    for problem in problems:
+    for problem in stack.problems():
         key = problem.what.removeprefix(f"{stack.env_name}: ").split(" ")[0]
         mend = problem.mend
         if key in _SECRETS and "is a secret" in problem.what:
             mend = f"take {key} out of the file; python -m ops secret set {key}"
         told.append(Problem(problem.what, mend))
-    return told
+    refuse_all(told)
 
 
 def _show_changes(console: Console, before: Mapping[str, str], after: Mapping[str, str]) -> None:
@@ -210,7 +214,7 @@ def _show_changes(console: Console, before: Mapping[str, str], after: Mapping[st
 
 
 def _name(key: str) -> str:
-    return key if key in KEYS | _SECRETS else "a key"
+    return key if key in KEYS else "a key"
 
 
 def _text(stack: StackSettings) -> str:

@@ -410,7 +410,12 @@ class Engine:
         return code if code >= 0 else 128 - code  # by a signal: the shells' code
 
     def _failed(self, words: Sequence[str], said: str, *, scoped: bool = True) -> Refused:
-        asked = " ".join(words)
+        # Nobody is told to print every secret in order to see why something fails.
+        asked = " ".join(word for word in words if word != "--show-secrets")
+        if "no stack named" in said:
+            files = sorted(self.folder.glob("Pulumi.*.yaml"))
+            there = " or ".join(f"--stack {file.suffixes[0][1:]}" for file in files)
+            return refused(f"there is no stack {self.stack}", there or "--stack NAME")
         by_hand = "pulumi --non-interactive" if self.kind == "pulumi" else "python -m rehearsal"
         return refused(
             f"{self.kind} {asked}: {said}",

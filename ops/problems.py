@@ -24,5 +24,9 @@ class Refused(Exception):  # noqa: N818 - what it is: nothing failed, nothing wa
         self.problems = problems
 
 
+class Misused(Refused):
+    """A wrong command line. Exit code 2."""
+
+
 def refused(what: str, mend: str) -> Refused:
     return Refused(Problem(what, mend))

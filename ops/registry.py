@@ -50,12 +50,17 @@ def read(file: Path) -> dict[str, str]:
     return {key: value for key in KEYS if (value := found[key])}
 
 
-def import_(file: Path, engine: Engine, console: Console) -> None:
+def import_(file: Path, engine: Engine, console: Console, *, dry_run: bool) -> None:
     """Nothing is written before the whole file is right; the token goes by standard input."""
     for key, value in read(file).items():
         setting = f"{engine.project}:registry.{KEYS[key]}"
-        engine.set(setting, value, secret=key == _SECRET)
-        console.print(f"  {setting:<30} {'encrypted' if key == _SECRET else value}")
+        if not dry_run:
+            engine.set(setting, value, secret=key == _SECRET)
+        shown = "encrypted" if key == _SECRET else value
+        console.print(f"  {setting:<30} {shown}", markup=False)
+    if dry_run:
+        console.print("dry run: nothing was changed")
+        return
     console.print(
         f"\nthe stack {engine.stack} has them. Nothing runs differently before the next `up`, "
         "which changes the pull secret and rolls nothing.\n"

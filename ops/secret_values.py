@@ -22,6 +22,7 @@ from ops import change
 from ops.change import How
 from ops.engine import Engine
 from ops.problems import Problem, Refused, refused
+from ops.rollout import DONE, Outcome
 from ops.stack_settings import StackSettings, content_of, what_rolls
 from ops.table import cells, table
 
@@ -86,13 +87,13 @@ SECRETS: Final = {
 # The verbs
 
 
-def set_(engine: Engine, how: How, name: str, file: Path | None) -> int:
+def set_(engine: Engine, how: How, name: str, file: Path | None) -> Outcome:
     secret = _known(name)
     value = _value(secret, file)
     return _change(engine, how, {name: value}, "set")
 
 
-def rotate(engine: Engine, how: How, name: str, file: Path | None) -> int:
+def rotate(engine: Engine, how: How, name: str, file: Path | None) -> Outcome:
     """A new value: made here where nobody else issues it, else asked for."""
     secret = _known(name)
     console = how.console
@@ -111,12 +112,12 @@ def rotate(engine: Engine, how: How, name: str, file: Path | None) -> int:
     return _change(engine, how, values, "rotate")
 
 
-def import_(engine: Engine, how: How, file: Path) -> int:
+def import_(engine: Engine, how: How, file: Path) -> Outcome:
     """KEY=value a line. What the file does not name stays as it is."""
-    code = _change(engine, how, read(file), "import")
-    if not code and not how.dry_run:
+    outcome = _change(engine, how, read(file), "import")
+    if outcome.code == DONE and not how.dry_run:
         how.console.print(f"{file} is not needed any more: rm {file}", markup=False, soft_wrap=True)
-    return code
+    return outcome
 
 
 def strong_key() -> str:
@@ -186,7 +187,7 @@ def _value(secret: Secret, file: Path | None) -> str:
 # Changing
 
 
-def _change(engine: Engine, how: How, values: Mapping[str, str], verb: str) -> int:
+def _change(engine: Engine, how: How, values: Mapping[str, str], verb: str) -> Outcome:
     console = how.console
     stack = StackSettings.of(engine)
     before = {name: _now(stack, SECRETS[name]) for name in values}
@@ -212,7 +213,7 @@ def _change(engine: Engine, how: How, values: Mapping[str, str], verb: str) -> i
         console.print("the stack has that already")
     if how.dry_run:
         console.print("dry run: nothing was changed")
-        return 0
+        return Outcome(code=DONE, ended="unchanged")
     if rest:
         _write(engine, changed, before)
         console.print(
@@ -222,10 +223,10 @@ def _change(engine: Engine, how: How, values: Mapping[str, str], verb: str) -> i
         )
         for problem in rest:
             console.print(f"  {problem}", markup=False, soft_wrap=True)
-        return 0
+        return Outcome(code=DONE, ended="nothing to do")
     console.print()
     doing = f"secret {verb} {' '.join(values)}"
-    return change.settings(engine, how, doing, lambda: _write(engine, changed, before)).code
+    return change.settings(engine, how, doing, lambda: _write(engine, changed, before))
 
 
 def _show_changes(

@@ -157,6 +157,8 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        raise refused(f"{path} is a folder", "name a file that is in it") from None
     except OSError as cause:
         raise refused(f"cannot read {path}: {cause.strerror}", f"chmod u+r {path}") from None
 

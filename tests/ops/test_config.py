@@ -146,7 +146,7 @@ def test_what_cannot_be_set_is_refused_without_being_repeated(
     ops: Operator, argument: str, told: str
 ) -> None:
     code, read = ops("config", "set", argument, types="y")
-    assert code == 1
+    assert code == (2 if "=" not in argument else 1)
     assert told in read
     assert "canary" not in read
     assert ops.env_file.read_text() == ENV
@@ -242,6 +242,54 @@ def test_ctrl_c_at_the_question_takes_the_change_back(ops: Operator) -> None:
     assert (code, ops.did) == (130, ["preview"])
     assert "Traceback" not in read
     assert ops.env_file.read_text() == ENV
+
+
+def test_what_is_wrong_with_an_imported_file_is_mended_in_that_file(
+    ops: Operator, tmp_path: Path
+) -> None:
+    file = tmp_path / "windows.env"
+    file.write_bytes(ENV.replace("\n", "\r\n").encode())
+    code, read = ops("config", "import", str(file), "--dry-run")
+    assert code == 1
+    assert f"error: {file}: line 1 ends in CRLF" in read
+    assert f"perl -pi -e 's/\\r$//' {file}" in read
+    assert ops.env_file.name not in read
+    assert ops.env_file.read_text() == ENV
+
+
+def test_a_folder_is_no_env_file(ops: Operator, tmp_path: Path) -> None:
+    code, read = ops("config", "import", str(tmp_path), "--yes")
+    assert code == 1
+    assert f"{tmp_path} is a folder" in read
+
+
+def test_the_registrys_token_on_a_command_line_is_told_as_the_secret_that_it_is(
+    ops: Operator,
+) -> None:
+    code, read = ops("config", "set", "REGISTRY_TOKEN=canary", "--yes")
+    assert code == 1
+    assert "REGISTRY_TOKEN is a secret, and stands in this shell's history now" in read
+    assert "canary" not in read
+
+
+def test_unset_says_which_argument_is_no_setting_and_repeats_nothing(ops: Operator) -> None:
+    code, read = ops("config", "unset", "DB_HOST", "canary", "--dry-run")
+    assert code == 1
+    assert "argument 2, which is no setting, does not stand in" in read
+    assert "canary" not in read
+
+
+def test_a_program_reads_a_document_whether_it_is_done_or_refused(ops: Operator) -> None:
+    def document(read: str) -> Any:  # standard output comes first
+        return json.JSONDecoder().raw_decode(read)[0]
+
+    code, read = ops("config", "set", "DB_PORT=6432", "--yes", "--json")
+    assert (code, document(read)["exitCode"], document(read)["ended"]) == (0, 0, "succeeded")
+    code, read = ops("config", "set", "DB_PORT=no", "--dry-run", "--json")
+    assert (code, document(read)["exitCode"], document(read)["ended"]) == (1, 1, "refused")
+    (problem,) = document(read)["problems"]
+    assert "DB_PORT" in problem["what"]
+    assert "DB_PORT" in problem["mend"]
 
 
 # --- unset, import ------------------------------------------------------------------------------

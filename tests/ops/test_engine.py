@@ -96,9 +96,19 @@ def test_a_verb_that_fails_says_what_the_engine_said(pulumi: Pulumi, prod: Engin
     with pytest.raises(Refused) as refusal:
         prod.config()
     assert str(refusal.value) == (
-        "pulumi config --show-secrets --json: incorrect passphrase\n"
-        "    mend   pulumi --non-interactive config --show-secrets --json --stack prod must work "
-        "by itself first"
+        "pulumi config --json: incorrect passphrase\n"
+        "    mend   pulumi --non-interactive config --json --stack prod must work by itself first"
+    )
+
+
+def test_a_stack_that_is_not_there_is_told_with_those_that_are(
+    pulumi: Pulumi, prod: Engine
+) -> None:
+    pulumi.answers(config={"error": "no stack named 'prod' found"})
+    with pytest.raises(Refused) as refusal:
+        prod.config()
+    assert str(refusal.value) == (
+        "there is no stack prod\n    mend   --stack prod or --stack rehearsal"
     )
 
 

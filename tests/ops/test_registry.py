@@ -25,10 +25,10 @@ def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pulumi:
     return made
 
 
-def imported(tmp_path: Path, text: str) -> int:
+def imported(tmp_path: Path, text: str, *flags: str) -> int:
     file = tmp_path / "registry.env"
     file.write_text(text)
-    return cli.main(["registry", "import", str(file), "--stack", "prod"])
+    return cli.main(["registry", "import", str(file), "--stack", "prod", *flags])
 
 
 def test_the_four_values_reach_the_stack_and_the_token_encrypted(
@@ -41,6 +41,17 @@ def test_the_four_values_reach_the_stack_and_the_token_encrypted(
     told = capsys.readouterr()
     assert "canary" not in pulumi.log + told.out + told.err
     assert "rolls nothing" in told.out
+
+
+def test_a_dry_run_shows_what_would_be_set_and_sets_nothing(
+    pulumi: Pulumi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert imported(tmp_path, GOOD, "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "honeydue:registry.server" in told
+    assert told.endswith("dry run: nothing was changed\n")
+    assert "canary" not in told
+    assert "config set" not in pulumi.log
 
 
 @pytest.mark.parametrize(
