@@ -40,7 +40,8 @@ class Builds(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 # `host` is DOCKER_HOST, another one in another shell, and the plugin makes its
-                # provider anew for any change, and with it every image. It is obeyed all the same.
+                # provider anew for any change, and with it every image. The first one stays, and
+                # does no harm: where a builder builds stands in buildx's own record of it.
                 ignore_changes=["host"],
             ),
         )
