@@ -3,8 +3,8 @@
 The program is production's own `__main__.py`, cut after the line that makes the servers; its nodes
 are idle (records at Hetzner, on which nothing runs). The engine, its display, the providers and
 their vendors' clients are those of `python -m rehearsal`, in this process; so is what the operator
-reads. Vendors' clients are patched in one thing: the seconds that they, and the
-gates, wait between two tries.
+reads. Vendors' clients are patched in two things: the seconds that they, and the gates, wait
+between two tries; and that their time is out at once where a stand-in has fallen silent.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,8 +48,9 @@ ENV_FILE: Final = "deploy/rehearsal.env"
 SETTINGS: Final = (STACK_FILE, ENV_FILE)
 SERVERS: Final = "nodes = Nodes("
 GATES_PAUSE: Final = "self._sleep(min(2.0**attempt, 20.0))"
-CLIENT_SECONDS: Final = 0.3
-"""How long a vendor's client waits for an answer here; 60 s in earnest."""
+CLIENT_SECONDS: Final = 59.0
+"""How long a vendor's client waits for an answer here, by which its sockets are known (60 s in
+earnest). Nobody waits that long: see `Silence`."""
 
 
 def vendors_program(main: str) -> str:
@@ -72,10 +76,54 @@ class Told:
         return {op: n for op, n in self.result.changes.items() if op not in ("same", "read")}
 
 
+class Silence:
+    """Time-outs without time: a client gives up a connection when the stand-in at its other end has
+    fallen silent, and no sooner. By seconds, a machine that stalls would also run out of those of
+    requests that nobody has disturbed, or of one whose change is not made yet."""
+
+    def __init__(self) -> None:
+        self._mute: set[tuple[str, int]] = set()
+        self._asking = threading.local()
+
+    def hear(self, wsgi_app: Any) -> Any:
+        """The application, whose requests are known by the client's address."""
+
+        def heard(environ: dict[str, Any], start_response: Any) -> Any:
+            self._asking.client = environ["werkzeug.socket"].getpeername()
+            return wsgi_app(environ, start_response)
+
+        return heard
+
+    def fall(self, _seconds: float) -> None:
+        """What a stand-in does for `sleep`, before it hangs up."""
+        client = self._asking.client
+        self._mute.add(client)
+        for _ in range(600):  # until the client has given up: then it takes its address out again
+            if client not in self._mute:
+                return
+            threading.Event().wait(0.1)
+
+    def impatient(self, receive: Callable[..., Any]) -> Callable[..., Any]:
+        """`socket.recv` or `recv_into`, for sockets that wait for CLIENT_SECONDS."""
+
+        def received(one: socket.socket, *arguments: Any) -> Any:
+            if one.gettimeout() == CLIENT_SECONDS:
+                mine, there = one.getsockname(), select.poll()
+                there.register(one, select.POLLIN)
+                while not there.poll(10):  # milliseconds
+                    if mine in self._mute:
+                        self._mute.discard(mine)
+                        raise TimeoutError("timed out")
+            return receive(one, *arguments)
+
+        return received
+
+
 @dataclass
 class Lab:
     folder: Path
     checkout: Path
+    silence: Silence = field(default_factory=Silence)
     hetzner: Hetzner = field(init=False)
     cloudflare: Cloudflare = field(init=False)
     _listeners: list[Listener] = field(default_factory=list)
@@ -87,9 +135,12 @@ class Lab:
         """Starts both, on the same ports as before: with what is in the folder, and no fault."""
         self.end()
         self.hetzner, self.cloudflare = stand_ins(self.folder)
+        for one in (self.hetzner.app, self.cloudflare.app):
+            one._sleep = self.silence.fall
         apps = (self.hetzner.wsgi_app, self.cloudflare.wsgi_app)
         self._listeners = [
-            Listener(app, port=port).start() for app, port in zip(apps, self._ports, strict=True)
+            Listener(self.silence.hear(app), port=port).start()
+            for app, port in zip(apps, self._ports, strict=True)
         ]
         self._ports = self._listeners[0].port, self._listeners[1].port
         os.environ["HCLOUD_ENDPOINT"] = f"{self._listeners[0].url}/v1"
@@ -127,7 +178,7 @@ class Lab:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
@@ -316,8 +367,8 @@ def impatient_clients() -> Iterator[None]:
 
 
 @contextmanager
-def short_of_time() -> Iterator[None]:
-    """Meanwhile vendors' clients wait CLIENT_SECONDS for an answer, and not a minute."""
+def short_of_time(silence: Silence) -> Iterator[None]:
+    """Meanwhile the time of vendors' clients is out where a stand-in has fallen silent."""
     patient = vars(hcloud_api)["Client"]
 
     def hasty(*args: Any, **options: Any) -> hcloud.Client:
@@ -327,5 +378,7 @@ def short_of_time() -> Iterator[None]:
     with (
         mock.patch.object(hcloud_api, "Client", hasty),
         mock.patch.object(_base_client, "DEFAULT_TIMEOUT", httpx.Timeout(CLIENT_SECONDS)),
+        mock.patch.object(socket.socket, "recv", silence.impatient(socket.socket.recv)),
+        mock.patch.object(socket.socket, "recv_into", silence.impatient(socket.socket.recv_into)),
     ):
         yield
