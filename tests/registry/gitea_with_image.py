@@ -82,6 +82,7 @@ class SmallRegistry:
             auth=("admin", self.write),
             content=body,
             headers={"Content-Type": type_, "Accept": f"{MANIFEST}, {INDEX}"},
+            timeout=60,
         )
         assert answer.is_success, answer.text
         return answer
