@@ -153,7 +153,7 @@ def page(seen: dict[str, Any]) -> Iterable[str]:
     yield ""
     yield (
         "Each is refused by `python -m rehearsal preview` with an error that names what is wrong, "
-        "within 3 s of processor time (an empty program takes 1 s of it) and bounded memory. "
+        "within 10 s of processor time (here: about one) and bounded memory. "
         f"Repeat: `.venv/bin/python -m pytest {HOSTILITY}`."
     )
     yield ""

@@ -7,6 +7,7 @@ temporary files for secrets.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -50,10 +51,12 @@ class Witness:
     texts: dict[str, str] = field(default_factory=dict, repr=False)
     """Where it stood → what stood there."""
     _end: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
     looked: int = 0
 
     def keep(self, where: str, text: str) -> None:
-        self.texts[where] = self.texts.get(where, "") + text
+        with self._lock:
+            self.texts[where] = self.texts.get(where, "") + text
 
     def look(self) -> None:
         self.looked += 1
@@ -62,10 +65,12 @@ class Witness:
             raw = _bytes(path)
             if home in raw or home in _bytes(path.with_name("environ")):
                 line = raw.replace(b"\0", b" ").decode(errors="replace")
-                self.texts.setdefault(f"command line: {line[:60]}: {hash(line)}", line)
-        for path in self.temporary.rglob("*"):
-            if path.is_file():
-                self.keep(f"temporary file {path.name}", _bytes(path).decode(errors="replace"))
+                with self._lock:
+                    self.texts.setdefault(f"command line: {line[:60]}: {hash(line)}", line)
+        with contextlib.suppress(FileNotFoundError):  # a folder that went while we looked
+            for path in self.temporary.rglob("*"):
+                if path.is_file():
+                    self.keep(f"temporary file {path.name}", _bytes(path).decode(errors="replace"))
 
     def look_at_files(self) -> None:
         """State, history, backups, locks and logs. The nodes' disks and the stand-in's store hold
@@ -73,7 +78,7 @@ class Witness:
         for folder in ("state", "logs"):
             for path in (self.home / folder).rglob("*"):
                 if path.is_file():
-                    self.texts[str(path)] = _bytes(path).decode(errors="replace")
+                    self.keep(str(path), _bytes(path).decode(errors="replace"))
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -92,10 +97,15 @@ class Witness:
     def leaks(self, canaries: Sequence[str]) -> list[str]:
         return [
             f"{where} holds the canary {canary[:4]}…"
-            for where, text in self.texts.items()
+            for where, text in self.seen().items()
             for canary in canaries
             if canary in text
         ]
+
+    def seen(self) -> dict[str, str]:
+        """All of it so far: `watching` may be adding to it."""
+        with self._lock:
+            return dict(self.texts)
 
 
 def _bytes(path: Path) -> bytes:
@@ -165,7 +175,7 @@ class Production:
     def killed(self, moment: str, step: int) -> Answer:
         done = subprocess.run(
             [sys.executable, mortal_up.__file__, moment, str(step)],
-            cwd=self.operator.checkout, capture_output=True, text=True, timeout=600, check=False,
+            cwd=self.operator.checkout, capture_output=True, text=True, timeout=1800, check=False,
             env={**self.environment, "PYTHONPATH": str(self.operator.checkout)},
         )  # fmt: skip
         answer = Answer(done.returncode, done.stdout, done.stderr)
@@ -245,16 +255,17 @@ class Production:
         found = self.kubernetes("GET", f"{group}{NAMESPACE}/{plural}")["items"]
         return sorted(one["metadata"]["name"] for one in found)
 
-    def ready_nodes(self) -> list[str]:
+    def ready_nodes(self, asked: str = "honeydue-2") -> list[str]:
+        """As the API server of `asked` knows it: not before that one answers."""
         return sorted(
             node["metadata"]["name"]
-            for node in self.kubernetes("GET", "/api/v1/nodes")["items"]
+            for node in self.kubernetes("GET", "/api/v1/nodes", node=asked)["items"]
             if any(
                 c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"]
             )
         )
 
-    def wait_for(self, done: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    def wait_for(self, done: Callable[[], bool], what: str, seconds: float = 300.0) -> None:
         limit = time.monotonic() + seconds
         while not _quietly(done):
             assert time.monotonic() < limit, f"{what}: not within {seconds:g} s"
@@ -312,7 +323,7 @@ def _http(
     headers = {"Authorization": f"Bearer {'t' * 64}", "Content-Type": kind}
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, method=method, data=data, headers=headers)
-    with urllib.request.urlopen(request, timeout=30, context=tls) as answer:
+    with urllib.request.urlopen(request, timeout=60, context=tls) as answer:
         text = answer.read()
     return json.loads(text) if text else None
 

@@ -30,7 +30,7 @@ class Desk:
         done = subprocess.run(
             [sys.executable, "-m", "rehearsal", "preview"],
             cwd=self.operator.checkout, env=self.operator.environment, capture_output=True,
-            timeout=60, check=False, preexec_fn=bounded,
+            timeout=600, check=False, preexec_fn=bounded,
         )  # fmt: skip
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -56,7 +56,7 @@ def test_a_hostile_stack_file_is_refused_quickly_and_by_name(desk: Desk, hostile
     assert "MemoryError" not in said
     assert len(said) < 20_000
     assert not any(ord(c) < 32 and c not in "\n\t" for c in said)
-    assert seconds < SECONDS + 1.0  # what importing the SDK takes by itself
+    assert seconds < SECONDS
 
 
 @pytest.mark.parametrize("name", HARMLESS)
