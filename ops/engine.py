@@ -414,6 +414,14 @@ class Engine:
         asked = " ".join(word for word in words if word != "--show-secrets")
         if "no stack named" in said:
             files = sorted(self.folder.glob("Pulumi.*.yaml"))
+            own = f"Pulumi.{self.stack}.yaml"
+            if self.kind == "pulumi" and own in (file.name for file in files):
+                # The CLI means its backend, and asks for no file (cmd/stack/io.go: RequireStack).
+                return refused(
+                    f"{own} is here, and the backend has no stack {self.stack}",
+                    f"pulumi login <where its state is kept>; a new one: "
+                    f"pulumi stack init {self.stack}",
+                )
             there = " or ".join(f"--stack {file.suffixes[0][1:]}" for file in files)
             return refused(f"there is no stack {self.stack}", there or "--stack NAME")
         by_hand = "pulumi --non-interactive" if self.kind == "pulumi" else "python -m rehearsal"

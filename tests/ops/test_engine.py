@@ -101,14 +101,22 @@ def test_a_verb_that_fails_says_what_the_engine_said(pulumi: Pulumi, prod: Engin
     )
 
 
-def test_a_stack_that_is_not_there_is_told_with_those_that_are(
-    pulumi: Pulumi, prod: Engine
-) -> None:
+def test_a_stack_that_is_not_there_is_told_with_those_that_are(pulumi: Pulumi) -> None:
+    pulumi.answers(config={"error": "no stack named 'prd' found"})
+    with pytest.raises(Refused) as refusal:
+        Engine.find("prd", "pulumi").config()
+    assert str(refusal.value) == (
+        "there is no stack prd\n    mend   --stack prod or --stack rehearsal"
+    )
+
+
+def test_a_stack_whose_state_is_elsewhere(pulumi: Pulumi, prod: Engine) -> None:
     pulumi.answers(config={"error": "no stack named 'prod' found"})
     with pytest.raises(Refused) as refusal:
         prod.config()
     assert str(refusal.value) == (
-        "there is no stack prod\n    mend   --stack prod or --stack rehearsal"
+        "Pulumi.prod.yaml is here, and the backend has no stack prod\n"
+        "    mend   pulumi login <where its state is kept>; a new one: pulumi stack init prod"
     )
 
 

@@ -363,7 +363,7 @@ def test_a_stack_that_is_not_there(world: World) -> None:
     said = "no stack named 'prod' found"
     world.answers = {"config": {"error": said}, "stack_output": {"error": said}}
     checks = world.check()
-    assert checks["settings"].said == f"pulumi config --show-secrets --json: {said}"
+    assert checks["settings"].said == "Pulumi.prod.yaml is here, and the backend has no stack prod"
     assert checks["passphrase"].said == checks["registry"].said == "the settings cannot be read"
 
 
