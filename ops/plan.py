@@ -211,11 +211,13 @@ def _service(
     if verb in ("create", "import"):
         return Service(name=name, rolls="yes", then=then, why=("it is new",))
     paths = list(_differences(dig(old, "spec", "template"), dig(new, "spec", "template"), ""))
-    # Two secrets look the same; the provider still says where they differ.
+    # Two secrets look the same; the provider still says where they differ. What it does not know of
+    # an image the settings may: then the same digest is no difference.
+    same = now is not None and then is not None and now.digest == then.digest != ""
     paths = paths or [
         path.removeprefix("spec.template.")
         for path in sorted(dig(step, "detailedDiff") or {})
-        if path.startswith("spec.template.")
+        if path.startswith("spec.template.") and not (same and path.endswith(".image"))
     ]
     why: list[str] = []
     maybe = False

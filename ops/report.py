@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -40,6 +40,7 @@ from ops.urls import Checked
 
 LOG_LINES: Final = 5
 EVENTS: Final = 3
+_UNDONE: Final = "nothing now, it is taken back; mend the cause, then run the same again"
 _PODS: Final = 3  # of one finding, with log and events; the others fail alike
 _LISTS: Final = {**LISTS, "nodes": "/api/v1/nodes"}
 
@@ -212,23 +213,29 @@ def compose(
     settings: Mapping[str, str] | None,
     checked: Sequence[Checked] = (),
     outcome: str = "",
+    undone: bool = False,
 ) -> Report:
     """`failure`: what was seen when it failed; `now`: after what was done about it; the same, when
     nothing was done. `wanted`: service → what the failed release wanted to run, of the services
     that it changed (a digest that was never built is ""). `settings`: as `honeydue:images` is now,
     service → `tag@digest`; one that is not named is built from the checkout. None: they cannot be
-    read."""
+    read. `undone`: what failed is taken back, so what it would have needed is not told any more."""
     marks = {
         (each.service, part.image.digest): _mark(wanted.get(each.service), part.image, each.wanted)
         for each in now.running
         for part in each.parts
     }
+    broken = tuple(each for each in checked if not each.well)
+    if undone:
+        findings = tuple(replace(each, todo=_UNDONE) for each in failure.findings)
+        failure = replace(failure, findings=findings)
+        broken = tuple(replace(each, mend=_UNDONE) for each in broken)
     return Report(
         phase=phase,
         what=what,
         outcome=outcome,
         failure=failure,
-        checked=tuple(each for each in checked if not each.well),
+        checked=broken,
         now=now,
         marks=marks,
         next_up=tuple(next_up(now.running, settings)),
@@ -301,7 +308,9 @@ _MARKS: Final = {"new": "yellow", "old": "green", "unchanged": "green"}
 
 
 def show(report: Report, console: Console) -> None:
-    console.print(Group(*_parts(report)))
+    for part in _parts(report):
+        # A command that is to be pasted must stay one line, however narrow the terminal is.
+        console.print(part, soft_wrap=isinstance(part, Text))
 
 
 def headline(report: Report) -> str:

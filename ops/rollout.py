@@ -134,7 +134,7 @@ def take_effect(ground: Ground, attempt: Attempt) -> Outcome:
     def ended(code: int, how: Ended, said: str = "", after: _Tried | None = None) -> Outcome:
         told = None
         if code != DONE:
-            told = _told(ground, attempt, tried, after or tried, said, failed=how != "interrupted")
+            told = _told(ground, attempt, tried, after or tried, said=said, how=how)
         return Outcome(
             code=code,
             ended=how,
@@ -676,29 +676,40 @@ def _go_back(
         said = f"The rollback to {back.name} was stopped by Ctrl-C: the next `up` goes on with it"
         return INTERRUPTED, "interrupted", said, again
     said = f"The rollback to {back.name} failed too: {ground.hide(again.because)}\n"
-    return FAILED, "failed", said + by_hand(back.release), again
+    again = replace(again, seen=again.collect())
+    return FAILED, "failed", said + by_hand(back.release, named=_named(again.collect())), again
 
 
-def by_hand(good: Release | None, service: str | None = None) -> str:
-    """What mends production when the way back failed. `service`: it alone was to go back."""
+def _named(seen: report.Collected) -> Mapping[str, str]:
+    """Service → the digest that its Deployment names now."""
+    return {each.service: each.wanted.digest for each in seen.running if each.wanted is not None}
+
+
+def by_hand(
+    good: Release | None, service: str | None = None, named: Mapping[str, str] | None = None
+) -> str:
+    """What mends production when the way back failed. `service`: it alone was to go back. `named`:
+    service → digest that its Deployment names already, which nobody has to set."""
     lines = ["  The settings name it: when the cause is mended, the next `up` goes on with it."]
     if good is not None:
         alone = f" --service {service}" if service else ""
-        lines += [
-            f"  again    python -m ops rollback{alone} --to {good.number}",
-            "  by hand, if the engine cannot (make kubeconfig; then with KUBECONFIG set):",
-            *(
-                f"           kubectl -n {NAMESPACE} set image deployment/{name} "
-                f"{name}={image.reference}"
-                for name, image in good.services.items()
-                if service in (None, name)
-            ),
+        lines.append(f"  again    python -m ops rollback{alone} --to {good.number}")
+        sets = [
+            f"           kubectl -n {NAMESPACE} set image deployment/{name} "
+            f"{name}={image.reference}"
+            for name, image in good.services.items()
+            if service in (None, name) and (named or {}).get(name) != image.digest
         ]
+        if sets:
+            lines.append(
+                "  by hand, if the engine cannot (make kubeconfig; then with KUBECONFIG set):"
+            )
+        lines += sets
     return "\n".join([*lines, "  then     python -m ops status"])
 
 
 def _told(
-    ground: Ground, attempt: Attempt, tried: _Tried, after: _Tried, said: str, *, failed: bool
+    ground: Ground, attempt: Attempt, tried: _Tried, after: _Tried, *, said: str, how: Ended
 ) -> report.Report:
     """Shows what failed, what runs now, and what the next `up` does."""
     settings: dict[str, str] | None = None
@@ -711,7 +722,7 @@ def _told(
         if service in (tried.begun or ())
     }
     composed = report.compose(
-        phase=tried.phase if failed else "",
+        phase=tried.phase if how != "interrupted" else "",
         what=ground.hide(tried.because),
         failure=tried.collect(),
         now=after.collect(),
@@ -719,6 +730,7 @@ def _told(
         settings=settings,
         checked=tried.checked,
         outcome=said,
+        undone=how == "rolled back",
     )
     ground.console.print()
     report.show(composed, ground.console)

@@ -392,6 +392,8 @@ def test_pods_that_do_not_become_ready_take_the_release_back(
         "What the next `up` does",
         "changes no image: the settings name what runs",
     )
+    ops.says("do nothing now, it is taken back; mend the cause, then run the same again")
+    assert "python -m ops rollback" not in ops.read  # it would go back one more
 
 
 def test_ready_but_the_url_is_broken(ops: Operator, production: Production) -> None:
@@ -475,11 +477,29 @@ def test_a_rollback_that_itself_fails_says_what_runs_and_what_mends_it(
         "The rollback to release 2 (1a2b3c4) failed too: api did not become ready",
         "The settings name it: when the cause is mended, the next `up` goes on with it.",
         "again python -m ops rollback --to 2",
-        "kubectl -n honeydue set image deployment/api "
-        f"api=gitea.treytartt.com/admin/honeydue-api@{digest('api', '1a2b3c4')}",
         "then python -m ops status",
         "What runs now",
     )
+    assert "set image" not in ops.read  # each Deployment names it already
+
+
+def test_a_rollback_that_the_engine_cannot_do_says_how_it_is_done_by_hand_a_line_each(
+    ops: Operator, production: Production
+) -> None:
+    production.behaves["api", "237c6b8"] = "crashes"
+
+    def no_plugin() -> None:
+        if production.images:  # the rollback's
+            production.breaks["build"] = "no provider plugin"
+
+    production.during["build"] = no_plugin
+    ops.monkeypatch.setenv("COLUMNS", "60")
+    assert ops("deploy", "--yes") == 4
+    by_hand = (
+        "           kubectl -n honeydue set image deployment/api "
+        f"api=gitea.treytartt.com/admin/honeydue-api@{digest('api', '1a2b3c4')}"
+    )
+    assert by_hand in ops.read.splitlines()
 
 
 def test_a_rollback_whose_up_fails_at_something_else_has_brought_production_back(

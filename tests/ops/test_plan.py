@@ -84,6 +84,18 @@ def test_a_pinned_image_is_known_although_the_plan_has_yet_to_verify_it() -> Non
     assert admin.rolls == "if its image differs"
 
 
+def test_an_image_not_known_yet_is_no_reason_where_the_settings_name_what_runs() -> None:
+    """The real plugin's diff lists it all the same, since its new value is not known."""
+    step = released("worker", UNKNOWN)
+    path = "spec.template.spec.containers[0].image"
+    step["detailedDiff"] = {path: {"kind": "update", "inputDiff": True}}
+    pins = {"worker": Image("237c6b8", DIGEST)}
+    _, worker, _ = read(document(step), changed=None, pins=pins).services
+    assert (worker.rolls, worker.why) == ("no", ("annotations only: nothing rolls",))
+    _, worker, _ = read(document(step), changed=None, pins={}).services
+    assert worker.rolls == "if its image differs"
+
+
 def test_changed_configuration_names_its_keys_and_never_a_value() -> None:
     old = {"LOG_LEVEL": "info", "SMTP_HOST": CANARY, "GONE": "1", "SAME": "1"}
     new = {"LOG_LEVEL": "debug", "SMTP_HOST": f"{CANARY}2", "ADDED": CANARY, "SAME": "1"}
