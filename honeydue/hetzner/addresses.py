@@ -56,7 +56,7 @@ class Addresses(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(
                     parent=self,
                     protect=args.protect,  # a lost address is never given back
-                    # Names are unique. The plugin says so itself of older kinds of its only.
+                    # Names are unique, which the plugin minds of its older kinds alone.
                     delete_before_replace=True,
                 ),
             )

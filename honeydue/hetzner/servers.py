@@ -65,8 +65,8 @@ class Managers(pulumi.ComponentResource):
             labels=args.labels,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                # Names are unique. The plugin says so itself of older kinds of its only
-                # (pulumi-terraform-bridge issues 823 and 930), and would make the new key first.
+                # Names are unique, which the plugin minds of its older kinds alone: it would make
+                # the new key first (pulumi-terraform-bridge issues 823 and 930).
                 delete_before_replace=True,
             ),
         )
