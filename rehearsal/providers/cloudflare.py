@@ -344,7 +344,7 @@ class _DnsRecord(Kind):
                 if made > began - CLOCK_SKEW:
                     ctx.progress("the first answer was lost; the record that it made is kept")
                     return twin
-            raise self._exists(inputs, twin, error, ctx) from None
+            raise self._exists(inputs, twin, error) from None
 
     def made(self, client: sdk.Cloudflare, inputs: Properties) -> Result | None:
         return self._twin(client, inputs)
@@ -353,12 +353,13 @@ class _DnsRecord(Kind):
         return _result(_raw(client.dns.records).get(id, zone_id=outputs["zoneId"]))
 
     def update(self, client: sdk.Cloudflare, id: str, inputs: Properties, ctx: Context) -> Result:
+        del ctx
         try:
             return _result(_raw(client.dns.records).update(id, **self._body(inputs)))
         except sdk.APIStatusError as error:
             if not RECORD_EXISTS & _codes(error):
                 raise
-            raise self._exists(inputs, self._twin(client, inputs), error, ctx) from None
+            raise self._exists(inputs, self._twin(client, inputs), error) from None
 
     def delete(self, client: sdk.Cloudflare, id: str, outputs: Properties) -> Result:
         return _result(_raw(client.dns.records).delete(id, zone_id=outputs["zoneId"]))
@@ -381,15 +382,15 @@ class _DnsRecord(Kind):
         return found[0] if found else None
 
     def _exists(
-        self, inputs: Properties, twin: Result | None, error: sdk.APIStatusError, ctx: Context
+        self, inputs: Properties, twin: Result | None, error: sdk.APIStatusError
     ) -> ProviderError:
-        logical = ctx.urn.rpartition("::")[2]
         what = f"{inputs['type']} {inputs['name']} → {inputs.get('content')}"
-        id_ = twin["id"] if twin is not None else "<record id>"
+        which = f" (id {twin['id']})" if twin is not None else ""
+        # Not `pulumi import`: without the provider and the component that the record belongs to,
+        # neither of which is known here, it takes over another resource, beside this one.
         return ProviderError(
             f"Cloudflare already has the record {what}, made outside this stack: {_said(error)}. "
-            "Delete it there, or take it over:\n"
-            f"  pulumi import {RECORD} {logical} {inputs['zoneId']}/{id_}"
+            f"Delete it there{which}, then run it again."
         )
 
 
