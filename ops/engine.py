@@ -362,16 +362,17 @@ class Engine:
     ) -> subprocess.CompletedProcess[str]:
         scope = ("--stack", self.stack) if scoped else ()
         try:
-            return subprocess.run(
-                [*self._command, *words, *scope],
-                cwd=self.folder,
-                env=self._child_environment,
-                input=stdin,
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                check=False,
-            )
+            with _interrupts_wait_for_the_child():
+                return subprocess.run(
+                    [*self._command, *words, *scope],
+                    cwd=self.folder,
+                    env=self._child_environment,
+                    input=stdin,
+                    capture_output=True,
+                    text=True,
+                    timeout=seconds,
+                    check=False,
+                )
         except (OSError, subprocess.TimeoutExpired) as cause:
             raise self._failed(words, str(cause), scoped=scoped) from None
 
@@ -471,6 +472,24 @@ def _moment(said: Any) -> datetime:
     if isinstance(said, str) and said:
         return datetime.fromisoformat(said.replace("Z", "+00:00"))
     return datetime.fromtimestamp(said if isinstance(said, int | float) else 0, UTC)
+
+
+@contextmanager
+def _interrupts_wait_for_the_child() -> Iterator[None]:
+    """Ctrl-C counts once the child, which the terminal tells too, has ended in order. In the middle
+    of its start it would leave it to itself, and while it is waited for kill it (subprocess)."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    came = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: came.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came.is_set():
+            before(signal.SIGINT, None)
 
 
 @contextmanager
