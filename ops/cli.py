@@ -103,6 +103,10 @@ class Logged(StrEnum):
 
 def main(arguments: Sequence[str]) -> int:
     """Runs one verb; its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # An arrow that the terminal's encoding does not have is shown as ?, and ends no deploy.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         with _ended_in_order():
             app(args=arguments, prog_name="python -m ops")

@@ -6,8 +6,10 @@ stands in ops.change and ops.rollout.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from honeydue.images import checkout
 from honeydue.images.references import SERVICES, path_of
@@ -19,10 +21,13 @@ from ops.desired import Desired
 from ops.engine import Engine
 from ops.images import registry_of
 from ops.message import BY, POINT_OF_NO_RETURN, SERVICE, Message, operator
-from ops.problems import Problem, Refused, refused
+from ops.problems import Misused, Problem, Refused, refused
 from ops.releases import Release, barrier, current, last_good, releases
 from ops.rollout import Back, Outcome, span
 from ops.stack_settings import StackSettings
+
+# As honeydue.rules.image has it, without digests; capitals are a commit's, too.
+_COMMIT: Final = re.compile(r"[0-9a-f]{7,40}(-dirty(-[a-z0-9]+)*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,14 @@ def way_back(
 
 
 def _target(stack: StackSettings, sha: str | None, services: Sequence[str]) -> Target:
+    if sha is not None and not _COMMIT.fullmatch(sha):
+        raise Misused(
+            Problem(
+                f"--sha {sha!r} is no commit's SHA: 7 to 40 hexadecimal digits",
+                "python -m ops deploy --sha 237c6b8; python -m ops images list has those that "
+                "are there",
+            )
+        )
     app = stack.section("app").get("path")
     builds = bool(app) and stack.section("image").get("build") not in (False, "false")
     head = ""

@@ -241,21 +241,26 @@ def find(found: Sequence[Release], said: str) -> Release:
 
 def _unknown(found: Sequence[Release], said: str, tags: Iterable[str]) -> Refused:
     newest, oldest = found[0].number, found[-1].number
-    listed = f"releases {oldest} to {newest}" if oldest != newest else f"release {newest}"
+    listed = (
+        f"there are releases {oldest} to {newest}"
+        if oldest != newest
+        else f"the only one is release {newest}"
+    )
     if said.removeprefix("#").isdecimal() and len(said) < SHORT:
         numbers = {each.number for each in found}
         between = oldest < int(said.removeprefix("#")) < newest
         why = " (a run of that number changed nothing that runs)" if between else ""
         near = min(numbers, key=lambda number: abs(number - int(said.removeprefix("#"))))
+        nearby = f", the nearest is {near}" if len(numbers) > 1 else ""
         return refused(
-            f"there is no release {said}{why}; there are {listed}, the nearest is {near}",
+            f"there is no release {said}{why}; {listed}{nearby}",
             "python -m ops releases lists them",
         )
     known = [
         f"{tag} (release {next(each.number for each in found if tag in each.tags)})"
         for tag in nearest(said, tags)
     ]
-    what = f"no release ran {said}; there are {listed}"
+    what = f"no release ran {said}; {listed}"
     return refused(
         f"{what}, the nearest: {', '.join(known)}" if known else what,
         "python -m ops releases lists them",

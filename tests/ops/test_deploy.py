@@ -16,6 +16,7 @@ from ops import change, deploy, rollout
 from ops.lock import held
 from ops.preflight import Check
 from ops.preflight import check as really_check
+from ops.engine import WrongPassphrase
 from ops.problems import Problem, refused
 from tests.ops.kubernetes_json import event
 from tests.ops.production import (
@@ -284,6 +285,17 @@ def test_images_that_are_not_there_are_refused_with_the_nearest(
     assert "api:" not in ops.read
 
 
+@pytest.mark.parametrize(
+    "word", ["", "HEAD", "main", "buildcache", "$(id)", "-", "1a2b3c", f"sha256:{'0' * 64}"]
+)
+def test_what_is_no_commits_sha_is_a_wrong_command_line(
+    ops: Operator, production: Production, word: str
+) -> None:
+    assert ops("deploy", f"--sha={word}", "--yes") == 2
+    assert production.said == []
+    ops.says(f"--sha {word!r} is no commit's SHA: 7 to 40 hexadecimal digits")
+
+
 def test_an_unreachable_registry_stops_it_before_anything_is_changed(
     ops: Operator, production: Production, shelf: type[Shelf]
 ) -> None:
@@ -344,7 +356,7 @@ def test_a_wrong_passphrase_is_called_that(
     ops: Operator, production: Production, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def closed(_engine: object) -> None:
-        raise refused("pulumi config: error: incorrect passphrase", "it must work by itself first")
+        raise WrongPassphrase.of("incorrect passphrase") or AssertionError
 
     monkeypatch.setattr(FakeEngine, "configured", closed)
     monkeypatch.setattr("ops.preflight.check", really_check)

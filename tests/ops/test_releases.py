@@ -495,6 +495,12 @@ def test_what_is_not_there_is_refused_with_what_is(said: str, told: str) -> None
     assert "python -m ops releases" in refusal.value.problems[0].mend
 
 
+def test_of_one_release_there_is_no_nearest() -> None:
+    with pytest.raises(Refused) as refusal:
+        find(releases(past(A)), "99")
+    assert refusal.value.problems[0].what == "there is no release 99; the only one is release 1"
+
+
 def test_before_the_first_release_nothing_is_found() -> None:
     with pytest.raises(Refused, match="there is no release yet"):
         find([], "1")
@@ -634,7 +640,7 @@ def test_a_wrong_passphrase_leaves_the_list_readable(prod: World, ops: Ops) -> N
     code, read = ops("releases")
     assert code == 0
     assert "not known (the stack's registry is not known)" in read
-    assert "incorrect passphrase" in read
+    assert "the passphrase does not open this stack's secrets" in read
 
 
 def test_a_damaged_state_is_told_and_its_release_is_in_the_list(prod: World, ops: Ops) -> None:
