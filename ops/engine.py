@@ -612,8 +612,11 @@ def _holder(lock: Path) -> str:
     try:
         held = json.loads(lock.read_text())
         gone = held["hostname"] == socket.gethostname() and not alive(int(held["pid"]))
-        return "{username}@{hostname} (pid {pid}) since {timestamp}".format(**held) + (
-            "; that process is gone" if gone else ""
+        since = str(held["timestamp"])
+        with suppress(ValueError):  # Go's, to the nanosecond
+            since = f"{datetime.fromisoformat(since).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        return "{username}@{hostname} (pid {pid}) since ".format(**held) + (
+            since + "; that process is gone" * gone
         )
     except (OSError, ValueError, LookupError, TypeError):
         return f"{lock} (unreadable)"

@@ -585,13 +585,13 @@ def test_another_run_of_the_stack(world: World) -> None:
     with Backend(world.folder / "state").lock("honeydue", "prod"):
         said = world.fails("other runs")
     assert re.fullmatch(
-        r"the stack is at work: \S+@\S+ \(pid \d+\) since \S+\n"
+        r"the stack is at work: \S+@\S+ \(pid \d+\) since \d{4}-\d\d-\d\d \d\d:\d\d UTC\n"
         "    mend   wait until that has ended, and run the same again",
         said,
     )
 
 
-ELSEWHERE = "trey@laptop.trey.example (pid 4242) since 2026-11-22T02:14:00Z"
+ELSEWHERE = "trey@laptop.trey.example (pid 4242) since 2026-11-22 02:14 UTC"
 CLOUD = "somebody (Pulumi Cloud does not say who)"
 
 
@@ -622,12 +622,12 @@ def test_the_lock_of_a_run_that_is_gone(world: World) -> None:
         "pid": gone.pid,
         "username": "trey",
         "hostname": socket.gethostname(),
-        "timestamp": "2026-11-22T02:14:00Z",
+        "timestamp": "2026-11-22T03:14:00.123456789+01:00",
     }
     lock.write_text(json.dumps(holder))
     assert world.fails("other runs") == (
         f"a run left its lock behind: trey@{socket.gethostname()} (pid {gone.pid}) since "
-        "2026-11-22T02:14:00Z; that process is gone\n"
+        "2026-11-22 02:14 UTC; that process is gone\n"
         "    mend   run the same with --take-over"
     )
     found = world.check(take_over=True)["other runs"]
