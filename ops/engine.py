@@ -37,7 +37,7 @@ from typing import Any, Final, Literal
 import yaml
 
 from ops.child import lines
-from ops.problems import Refused, refused
+from ops.problems import Problem, Refused, refused
 
 Kind = Literal["pulumi", "rehearsal"]
 
@@ -411,6 +411,8 @@ class Engine:
         return code if code >= 0 else 128 - code  # by a signal: the shells' code
 
     def _failed(self, words: Sequence[str], said: str, *, scoped: bool = True) -> Refused:
+        if closed := WrongPassphrase.of(said):
+            return closed
         # Nobody is told to print every secret in order to see why something fails.
         asked = " ".join(word for word in words if word != "--show-secrets")
         if "no stack named" in said:
@@ -442,6 +444,21 @@ class Engine:
         if self.kind == "pulumi":
             return ["pulumi", "--non-interactive"]
         return [sys.executable, "-m", "rehearsal"]
+
+
+class WrongPassphrase(Refused):
+    """The stack's secrets do not open, or there is nothing to open them with."""
+
+    @classmethod
+    def of(cls, said: str) -> WrongPassphrase | None:
+        """By the engine's words when it cannot open them (pulumi: pkg/secrets/passphrase)."""
+        if "incorrect passphrase" in said:
+            what, file = "the passphrase does not open this stack's secrets", "with the right one"
+        elif "PULUMI_CONFIG_PASSPHRASE" in said or "constructing secrets manager" in said:
+            what, file = "there is no passphrase to open this stack's secrets with", "it stands in"
+        else:
+            return None
+        return cls(Problem(what, f"export PULUMI_CONFIG_PASSPHRASE_FILE=<the file {file}>"))
 
 
 def _run_of(record: Any, number: int, checkpoint: Callable[[], Any]) -> Run:

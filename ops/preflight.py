@@ -36,10 +36,10 @@ from ops.api import LISTS, Api
 from ops.commits import same_commit
 from ops.desired import Desired
 from ops.diagnosis import dig, is_ready, items, text
-from ops.engine import CLOUDFLARE, Engine
+from ops.engine import CLOUDFLARE, Engine, WrongPassphrase
 from ops.problems import Problem, Refused
 from ops.quantities import quantity
-from ops.stack_settings import StackSettings, WrongPassphrase
+from ops.stack_settings import StackSettings
 from ops.status import Cluster, members
 
 Outcome = Literal["ok", "warning", "failed", "skipped"]

@@ -25,10 +25,6 @@ KEYS: Final = {key.name: key for key in application.ENVIRONMENT}
 _SECRET: Final = "honeydue:secrets."
 
 
-class WrongPassphrase(Refused):
-    """The stack's secrets do not open, or there is nothing to open them with."""
-
-
 @dataclass(frozen=True)
 class StackSettings:
     """What the program would read now. `env`: the env file's content, None when there is none.
@@ -42,10 +38,7 @@ class StackSettings:
 
     @staticmethod
     def of(engine: Engine) -> StackSettings:
-        try:
-            configured = engine.configured()
-        except Refused as cause:
-            raise _about_passphrase(cause) or cause from None
+        configured = engine.configured()
         name = str(configured.values.get("envFile") or f"deploy/{engine.stack}.env")
         return StackSettings(engine, configured, name, _read(engine.folder / name))
 
@@ -100,18 +93,6 @@ class StackSettings:
         except SettingsError as error:
             return [_told(wrong) for wrong in error.problems]
         return []
-
-
-def _about_passphrase(cause: Refused) -> WrongPassphrase | None:
-    """By the engine's words when it cannot open the settings (pulumi: pkg/secrets/passphrase)."""
-    said = cause.problems[0].what
-    if "incorrect passphrase" in said:
-        what, file = "the passphrase does not open this stack's secrets", "with the right one"
-    elif "PULUMI_CONFIG_PASSPHRASE" in said or "constructing secrets manager" in said:
-        what, file = "there is no passphrase to open this stack's secrets with", "it stands in"
-    else:
-        return None
-    return WrongPassphrase(Problem(what, f"export PULUMI_CONFIG_PASSPHRASE_FILE=<the file {file}>"))
 
 
 def _told(wrong: Wrong) -> Problem:

@@ -13,10 +13,10 @@ from honeydue.images import checkout
 from honeydue.images.references import SERVICES
 from honeydue.images.registry_errors import RegistryError
 from ops import change, deploy, rollout
+from ops.engine import WrongPassphrase
 from ops.lock import held
 from ops.preflight import Check
 from ops.preflight import check as really_check
-from ops.engine import WrongPassphrase
 from ops.problems import Problem, refused
 from tests.ops.kubernetes_json import event
 from tests.ops.production import (

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ops.engine import Edge, Engine, alive, resources_of
+from ops.engine import Edge, Engine, WrongPassphrase, alive, resources_of
 from ops.problems import Refused
 from rehearsal.cli import main as rehearsal_main
 from rehearsal.engine.errors import EngineError
@@ -92,12 +92,22 @@ def test_the_configuration_is_read_by_its_short_keys(pulumi: Pulumi, prod: Engin
 
 
 def test_a_verb_that_fails_says_what_the_engine_said(pulumi: Pulumi, prod: Engine) -> None:
-    pulumi.answers(config={"error": "incorrect passphrase"})
+    pulumi.answers(config={"error": "yaml: line 3"})
     with pytest.raises(Refused) as refusal:
         prod.config()
     assert str(refusal.value) == (
-        "pulumi config --json: incorrect passphrase\n"
+        "pulumi config --json: yaml: line 3\n"
         "    mend   pulumi --non-interactive config --json --stack prod must work by itself first"
+    )
+
+
+def test_a_wrong_passphrase_is_told_as_one_by_every_verb(pulumi: Pulumi, prod: Engine) -> None:
+    pulumi.answers(config={"error": "incorrect passphrase"})
+    with pytest.raises(WrongPassphrase) as refusal:
+        prod.config()
+    assert str(refusal.value) == (
+        "the passphrase does not open this stack's secrets\n"
+        "    mend   export PULUMI_CONFIG_PASSPHRASE_FILE=<the file with the right one>"
     )
 
 
