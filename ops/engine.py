@@ -314,7 +314,8 @@ class Engine:
         url = self._url
         if url.startswith("file://"):
             folder = Path(url.removeprefix("file://").split("?")[0]).expanduser()
-            return _Files(self.folder / folder, self.project, self.stack)
+            makes_it = "pulumi login file://…" if self.kind == "pulumi" else "make rehearse"
+            return _Files(self.folder / folder, self.project, self.stack, makes_it)
         if url.startswith(("http://", "https://")):
             return None
         raise refused(
@@ -533,6 +534,7 @@ class _Files:
     root: Path
     project: str
     stack: str
+    makes_it: str  # what to type when `root` is not there
 
     def runs(self) -> Iterator[Run]:
         records = self._records()
@@ -549,7 +551,7 @@ class _Files:
         """Newest first."""
         folder = self.root / ".pulumi" / "history" / self.project / self.stack
         if not self.root.is_dir():
-            raise refused(f"the state's folder {self.root} is not there", "pulumi login file://…")
+            raise refused(f"the state's folder {self.root} is not there", self.makes_it)
         found = folder.glob(f"{self.stack}-*.history.json*")
         # The CLI's store keeps attributes of each file beside it (gocloud.dev: x.json.attrs).
         return sorted((f for f in found if f.suffix in (".json", ".gz", ".zst")), reverse=True)

@@ -455,6 +455,7 @@ _KINDS: Final = {
     "StatefulSet": "StatefulSet",
     "DaemonSet": "DaemonSet",
     "BuildxBuilder": "builder",
+    "Image": "image build",  # no longer built is not gone: what was pushed stays (retain_on_delete)
     "HelmChartConfig": "HelmChartConfig",
 }
 

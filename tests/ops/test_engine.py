@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ops.engine import Edge, Engine, WrongPassphrase, alive, resources_of
+from ops.engine import Edge, Engine, WrongPassphrase, _Files, alive, resources_of
 from ops.problems import Refused
 from rehearsal.cli import main as rehearsal_main
 from rehearsal.engine.errors import EngineError
@@ -214,8 +214,14 @@ def test_a_state_folder_that_is_not_there_is_not_an_empty_history(
     prod: Engine, tmp_path: Path
 ) -> None:
     (tmp_path / "state").rmdir()
-    with pytest.raises(Refused, match="is not there"):
+    with pytest.raises(Refused, match=r"is not there\n    mend   pulumi login file://"):
         list(prod.history())
+
+
+def test_before_the_first_rehearsal_that_is_what_makes_the_states_folder(tmp_path: Path) -> None:
+    files = _Files(tmp_path / "state", "honeydue", "rehearsal", "make rehearse")
+    with pytest.raises(Refused, match=r"is not there\n    mend   make rehearse"):
+        list(files.runs())
 
 
 def test_pulumi_cloud_gives_past_states_by_version(pulumi: Pulumi, prod: Engine) -> None:

@@ -250,6 +250,11 @@ def test_what_must_not_be_lost_is_a_danger_when_it_would_be(kind: str, op: str) 
     assert danger.mend.startswith("answer no")
 
 
+def test_an_image_that_is_not_built_any_more_does_not_read_as_if_it_was_lost() -> None:
+    told = document(step("delete", "docker-build:index:Image", "images-worker"))
+    assert shown(told)[-1] == "and 1 other: 1 delete image build"
+
+
 def test_a_rollback_builds_nothing_and_that_is_no_danger() -> None:
     told = document(step("delete", "pulumi:providers:docker-build", "docker-build"))
     assert read(told, changed=None).dangers == ()
