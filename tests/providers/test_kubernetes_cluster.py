@@ -22,7 +22,7 @@ from rehearsal.engine.provider import UNKNOWN, Context, Diff, Properties, Provid
 from rehearsal.providers.kubernetes import KubernetesProvider, await_
 from rehearsal.providers.kubernetes.client import APPLY, MERGE, Client
 from rehearsal.providers.kubernetes.kubeconfig import parse
-from rehearsal.providers.kubernetes.values import wire
+from rehearsal.providers.kubernetes.values import has_unknown, wire
 from tests.program.cluster_program import declared
 from tests.providers import api_server
 
@@ -159,6 +159,7 @@ def test_a_deployment_rolls_out_previews_as_unchanged_and_rolls_again(
     assert preview["spec"]["replicas"] == 3
     assert preview["spec"]["revisionHistoryLimit"] == 10  # the server's own default
     assert preview["status"] is UNKNOWN
+    assert not has_unknown(preview["metadata"])  # else whatever names its namespace is replaced
     after = provider.update(DEPLOYMENT, id_, inputs, outputs, new, context())
     assert after["status"]["readyReplicas"] == 3
     assert after["__fieldManager"] == outputs["__fieldManager"]

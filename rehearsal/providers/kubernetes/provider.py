@@ -657,10 +657,12 @@ def _predicted(
     given = base.get("metadata")
     if not isinstance(given, Unknown):
         metadata = {k: v for k, v in dict(given or {}).items() if k != "managedFields"}
-        decided = {"resourceVersion", "generation"}
         if not updated:
-            decided |= {"uid", "creationTimestamp"}
-        metadata.update(dict.fromkeys(decided, UNKNOWN))
+            # Of an update the plugin passes on the dry run's answer as it is. One UNKNOWN in it
+            # makes all of `metadata` unknown to the SDK: a namespace that gets a label would
+            # preview the replacement of everything that is in it.
+            decided = ("uid", "creationTimestamp", "resourceVersion", "generation")
+            metadata.update(dict.fromkeys(decided, UNKNOWN))
         if not pluck(inputs, "metadata", "name") and not updated:
             metadata["name"] = UNKNOWN
         base["metadata"] = metadata
