@@ -52,7 +52,7 @@ PASSPHRASE: Final = "rehearsal"
 """Protects nothing: a rehearsal's secrets are made up. `pulumi` wants one all the same."""
 FIRST_BLOCK: Final = 64
 LAST_BLOCK: Final = 250
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 120.0
 END_SECONDS: Final = 60.0
 """Nodes end their API servers one after the other's patience; then they are killed."""
 
@@ -210,7 +210,7 @@ def nodes(home: Home) -> dict[str, Any]:
 
 
 def _ask(home: Home, method: str, path: str) -> dict[str, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", place(home).hcloud, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", place(home).hcloud, timeout=30)
     try:
         connection.request(method, path)
         said: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -225,7 +225,7 @@ def _ask(home: Home, method: str, path: str) -> dict[str, Any]:
 
 def _answers(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
         return True
     except OSError:
         return False
