@@ -383,8 +383,9 @@ def _refresh_one(run: Run, old: Resource) -> None:
             ),
             init_errors=errors,
         )
-        changed = any(differences(old.outputs, new.outputs)) or any(
-            differences(old.inputs, new.inputs)
-        )
+        # As the real one tells it: what the program asks for and is there otherwise. What only the
+        # vendor says of itself (who uses an address by now) is noted, and is no change
+        # (deploy/step.go: RefreshStep.ResultOp compares what was found with the old inputs).
+        changed = any(differences(old.inputs, new.inputs)) or errors != old.init_errors
         outcome.op, outcome.outputs = Op.UPDATE if changed else Op.SAME, new.outputs
         run.journal.finish(None, replaces=old, leaves=new)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from base64 import b64decode
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -22,6 +23,7 @@ from rehearsal.engine.provider import UNKNOWN
 from rehearsal.engine.state import Backend, Resource, write_atomically
 from rehearsal.engine.values import Secret
 from tests.engine.conftest import STACK, Lab, urn
+from tests.engine.fake import Fake
 
 CANARY = "canary-5d1f"
 SECRETS = f"""
@@ -321,6 +323,20 @@ def test_refresh_takes_over_what_the_vendor_has_and_the_next_up_brings_it_back(l
     lab.run("refresh")
     assert lab.in_state("a")["inputs"]["value"] == "drifted"
     assert lab.preview().changes == {"same": 3, "update": 1}
+
+
+def test_what_only_the_vendor_says_of_itself_is_noted_by_refresh_and_is_no_change(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.up('Thing("a", value="one", opts=opts())')
+
+    def read(_self: object, *given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        _type, _id, inputs, outputs, _context = given
+        return inputs, {**outputs, "computed": "used by two"}
+
+    monkeypatch.setattr(Fake, "read", read)
+    assert lab.run("refresh").changes == {"same": 1}
+    assert lab.in_state("a")["outputs"]["computed"] == "used by two"
 
 
 def test_refresh_forgets_what_is_gone_and_the_next_up_makes_it_again(lab: Lab) -> None:
