@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import io
 import json
 import os
 import signal
@@ -47,6 +48,10 @@ PLAIN_WIDTH = 140
 
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # What the terminal's encoding does not have is shown as ?, and breaks no run off.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     console = Console(
         file=sys.stdout,  # this one for good: what the program prints meanwhile goes elsewhere
         soft_wrap=False,
