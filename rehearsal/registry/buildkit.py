@@ -32,7 +32,7 @@ from rehearsal.registry.binaries import Tools
 from rehearsal.registry.gitea import ForgeError, Tokens
 
 BUILDER: Final = "honeydue-builder"
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 180.0
 KEPT: Final = "4GB"
 """How much layer cache outlives a collection; the base image and the application need about 1."""
 _SYSTEM_PATHS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")

@@ -29,7 +29,7 @@ from rehearsal.cluster.processes import Supervised
 from rehearsal.registry.binaries import Tools
 
 USER: Final = "admin"
-START_SECONDS: Final = 60.0
+START_SECONDS: Final = 180.0
 """Its first start makes a hundred tables, each with an fsync."""
 
 
