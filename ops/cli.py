@@ -29,6 +29,7 @@ from rich.text import Text
 
 from ops import change as changing
 from ops import (
+    completion,
     configuration,
     daily,
     images,
@@ -59,6 +60,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # its frames would show local variables, and secrets in them
     rich_markup_mode=None,
+    add_completion=False,  # typer's own is for a program of one word: see ops.completion
 )
 images_app = typer.Typer(help="What the registry holds of our images.", no_args_is_help=True)
 app.add_typer(images_app, name="images")
@@ -109,7 +111,8 @@ def main(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="replace")
     try:
         with _ended_in_order():
-            app(args=arguments, prog_name="python -m ops")
+            completion.prepare()
+            app(args=arguments, prog_name="python -m ops", complete_var=completion.VARIABLE)
     except Refused as refusal:
         complain(refusal)
         code = 2 if isinstance(refusal, Misused) else 1
@@ -692,3 +695,13 @@ def restart(
     found = Engine.find(stack, engine)
     with Api.of(found) as api, found.alone():
         daily.restart(api, service.value, print, dry_run=dry_run)
+
+
+# --- the shell ----------------------------------------------------------------------------------
+
+
+@app.command("completion", epilog=EXIT_CODES)
+def completion_(shell: completion.Shell) -> None:
+    """Print what makes `ops` a command of the shell, with Tab: source <(python -m ops completion
+    bash)."""
+    print(completion.script(shell))

@@ -93,15 +93,20 @@ def deploy(
                 nowhere=nowhere,
                 nothing=f"nothing to do: {target.tag} runs already"
                 + (f" (release {now.number})" if now else ""),
-                done=lambda outcome: _done(target.tag, outcome, good),
+                done=lambda outcome: _done(target.tag, outcome, good, back),
                 released=Released(verb="deploy", tag=target.tag, pins=target.pins),
             ),
         )
 
 
-def _done(tag: str, outcome: Outcome, good: Release | None) -> Sequence[str]:
+def _done(tag: str, outcome: Outcome, good: Release | None, back: Back | None) -> Sequence[str]:
     number = f" as release {outcome.release}" if outcome.release is not None else ""
     roll_back = f"roll back to {good}: python -m ops rollback" if good is not None else ""
+    if good is not None and back is None:
+        roll_back = (
+            f"{good} lies before a point of no return; back all the same: "
+            f"python -m ops rollback --to {good.number} --past-point-of-no-return"
+        )
     said = [f"\ndeployed {tag}{number} in {span(outcome.seconds)}", roll_back]
     return [line for line in said if line]
 

@@ -578,6 +578,17 @@ def test_a_point_of_no_return_that_fails_is_not_taken_back_by_itself(
     )
 
 
+def test_a_point_of_no_return_that_went_well_offers_no_rollback_that_is_refused(
+    ops: Operator, production: Production
+) -> None:
+    assert ops("deploy", "--yes", "--point-of-no-return", "drops a column") == 0
+    ops.says(
+        "2 (1a2b3c4) lies before a point of no return; back all the same: "
+        "python -m ops rollback --to 2 --past-point-of-no-return"
+    )
+    assert "roll back to" not in ops.read
+
+
 def test_a_boot_that_waits_for_the_migration_lock_is_no_failure(
     ops: Operator, production: Production
 ) -> None:
