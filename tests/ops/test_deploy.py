@@ -579,7 +579,7 @@ def test_a_point_of_no_return_that_fails_is_not_taken_back_by_itself(
 
 
 def test_a_point_of_no_return_that_went_well_offers_no_rollback_that_is_refused(
-    ops: Operator, production: Production
+    ops: Operator,
 ) -> None:
     assert ops("deploy", "--yes", "--point-of-no-return", "drops a column") == 0
     ops.says(
