@@ -413,9 +413,12 @@ def mail_address(value: str) -> None:
 # Kubernetes, images, machines
 
 
+COMMIT: Final = r"[0-9a-f]{7,40}(-dirty(-[a-z0-9]+)*)?"
+"""A git short SHA, as `git describe --always --dirty` may extend it."""
+
+
 def image(value: str) -> None:
-    """A git short SHA (as `git describe --always --dirty` may extend it), a digest, or
-    `<tag>@<digest>`, as the stack's output `release` has it."""
+    """A COMMIT, a digest, or `<tag>@<digest>`, as the stack's output `release` has it."""
     if value == "latest" or value.endswith(":latest"):
         raise Wrong("must not be latest: a rollback could not name what ran before")
     plain(value)
@@ -430,7 +433,7 @@ def image(value: str) -> None:
     if value.startswith("sha256:"):
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", value):
             raise Wrong("is a digest of the wrong length: sha256: and 64 hexadecimal digits")
-    elif not re.fullmatch(r"[0-9a-f]{7,40}(-dirty(-[a-z0-9]+)*)?", value):
+    elif not re.fullmatch(COMMIT, value):
         raise Wrong("must be a git short SHA (7 to 40 hexadecimal digits) or a sha256: digest")
 
 

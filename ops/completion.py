@@ -20,8 +20,12 @@ VARIABLE: Final = "_OPS_COMPLETE"
 """By it the shell tells that it asks what may follow."""
 
 Shell = Literal["bash", "zsh", "fish"]
-_OPS: Final = {"bash": 'ops() { %s "$@"; }', "zsh": 'ops() { %s "$@"; }'}
-_RUNS: Final = {"bash": "=complete_bash $1", "zsh": "=complete_zsh ops"}
+# How typer's scripts run what they complete.
+_RUNS: Final = {
+    "bash": "=complete_bash $1",
+    "zsh": "=complete_zsh ops",
+    "fish": "(commandline -cp) ops",
+}
 
 
 def prepare() -> None:
@@ -35,10 +39,9 @@ def script(shell: Shell) -> str:
     root = Path(__file__).parent.parent
     command = f"env PYTHONPATH={shlex.quote(str(root))} {shlex.quote(sys.executable)} -m ops"
     theirs = get_completion_script(prog_name="ops", complete_var=VARIABLE, shell=shell)
-    if shell == "fish":
-        completed = theirs.replace("(commandline -cp) ops", f"(commandline -cp) {command}")
-        return f"function ops; {command} $argv; end\n{completed}\n"
-    runs = _RUNS[shell]
-    return f"{_OPS[shell] % command}\n" + theirs.replace(
-        runs, f"{runs.partition(' ')[0]} {command}"
+    asked, _, _ = _RUNS[shell].rpartition(" ")
+    completes = theirs.replace(_RUNS[shell], f"{asked} {command}")
+    ops = (
+        f"function ops; {command} $argv; end" if shell == "fish" else f'ops() {{ {command} "$@"; }}'
     )
+    return f"{ops}\n{completes}"

@@ -159,18 +159,17 @@ def unset(engine: Engine, how: How, keys: Sequence[str]) -> Outcome:
 def import_(engine: Engine, how: How, file: Path) -> Outcome:
     """`file` takes the env file's place, comments and all."""
     stack = StackSettings.of(engine)
-    fresh = content_of(file)
     # What is wrong is mended in the file that was named; the stack's own is as good as it was.
-    _refuse_wrong(dataclasses.replace(stack, env_name=str(file), env=fresh))
-    if stack.env is None:
-        how.console.print(f"{stack.env_name} does not exist yet", markup=False)
-    return _change(stack, how, fresh, f"config import {file.name}")
+    return _change(stack, how, content_of(file), f"config import {file.name}", named=str(file))
 
 
-def _change(stack: StackSettings, how: How, fresh: bytes, doing: str) -> Outcome:
+def _change(stack: StackSettings, how: How, fresh: bytes, doing: str, named: str = "") -> Outcome:
+    """`named`: the file that `fresh` is from, where that is not the stack's own."""
     console = how.console
     then = dataclasses.replace(stack, env=fresh)
-    _refuse_wrong(then)
+    _refuse_wrong(dataclasses.replace(then, env_name=named or stack.env_name))
+    if stack.env is None:
+        console.print(f"{stack.env_name} does not exist yet", markup=False)
     before, after = stack.environment, then.environment
     if fresh == stack.env:
         # An earlier run may have been killed before that came true.

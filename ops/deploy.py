@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
+from honeydue import rules
 from honeydue.images import checkout
 from honeydue.images.references import SERVICES, path_of
 from honeydue.images.registry import Registry, RegistryError, nearest
@@ -25,9 +25,6 @@ from ops.problems import Misused, Problem, Refused, refused
 from ops.releases import Release, barrier, current, last_good, releases
 from ops.rollout import Back, Outcome, span
 from ops.stack_settings import StackSettings
-
-# As honeydue.rules.image has it, without digests; capitals are a commit's, too.
-_COMMIT: Final = re.compile(r"[0-9a-f]{7,40}(-dirty(-[a-z0-9]+)*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ def way_back(
 
 
 def _target(stack: StackSettings, sha: str | None, services: Sequence[str]) -> Target:
-    if sha is not None and not _COMMIT.fullmatch(sha):
+    if sha is not None and not re.fullmatch(rules.COMMIT, sha, re.IGNORECASE):
         raise Misused(
             Problem(
                 f"--sha {sha!r} is no commit's SHA: 7 to 40 hexadecimal digits",

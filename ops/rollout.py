@@ -676,8 +676,9 @@ def _go_back(
         said = f"The rollback to {back.name} was stopped by Ctrl-C: the next `up` goes on with it"
         return INTERRUPTED, "interrupted", said, again
     said = f"The rollback to {back.name} failed too: {ground.hide(again.because)}\n"
-    again = replace(again, seen=again.collect())
-    return FAILED, "failed", said + by_hand(back.release, named=_named(again.collect())), again
+    seen = again.collect()
+    said += by_hand(back.release, named=_named(seen))
+    return FAILED, "failed", said, replace(again, seen=seen)
 
 
 def _named(seen: report.Collected) -> Mapping[str, str]:
